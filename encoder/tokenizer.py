@@ -1,0 +1,85 @@
+"""Text to token ids and back, without torch: the chunker and the search service need it too. Knows no model.
+
+Special tokens are never read out of text: a user's literal ``[SEP]`` is four ordinary tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from encoder.errors import CheckpointError
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """Token ids of a text and the slice of the text that each came from."""
+
+    ids: NDArray[np.int64]  # (l,)
+    offsets: NDArray[np.int64]  # (l, 2): start and end (exclusive), in code points
+
+
+class Tokenizer:
+    """A ``tokenizers`` pipeline read from a model folder; adds no special tokens of its own."""
+
+    def __init__(self, pipeline: tokenizers.Tokenizer, fingerprint: str) -> None:
+        pipeline.no_padding()
+        pipeline.no_truncation()
+        pipeline.encode_special_tokens = True
+        self._pipeline = pipeline
+        self.fingerprint = fingerprint
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read ``tokenizer.json`` of a model folder; :class:`CheckpointError` where it is missing or broken."""
+        path = folder / TOKENIZER_FILE
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}); give a whole model folder.") from error
+        try:
+            pipeline = tokenizers.Tokenizer.from_buffer(data)
+        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+            raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
+        return cls(pipeline, hashlib.sha256(data).hexdigest()[:16])
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return self._pipeline.get_vocab_size(with_added_tokens=True)
+
+    def token_id(self, token: str) -> int | None:
+        """Look up one token, special or not."""
+        return self._pipeline.token_to_id(token)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokenize one text."""
+        return self._pipeline.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize many texts, on all cores."""
+        return [found.ids for found in self._pipeline.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_with_offsets(self, text: str) -> TokenizedText:
+        """Tokenize one text and say where each token came from."""
+        found = self._pipeline.encode(text, add_special_tokens=False)
+        return TokenizedText(
+            ids=np.array(found.ids, dtype=np.int64),
+            offsets=np.array(found.offsets, dtype=np.int64).reshape(-1, 2),
+        )
+
+    def count(self, text: str) -> int:
+        """Count a text's tokens."""
+        return len(self.encode(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn ids back into text (as far as the vocabulary keeps it)."""
+        return self._pipeline.decode(list(ids), skip_special_tokens=False)

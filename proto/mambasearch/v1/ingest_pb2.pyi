@@ -1,0 +1,99 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class IngestOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INGEST_OUTCOME_UNSPECIFIED: _ClassVar[IngestOutcome]
+    INGEST_OUTCOME_INGESTED: _ClassVar[IngestOutcome]
+    INGEST_OUTCOME_UNCHANGED: _ClassVar[IngestOutcome]
+    INGEST_OUTCOME_REJECTED: _ClassVar[IngestOutcome]
+INGEST_OUTCOME_UNSPECIFIED: IngestOutcome
+INGEST_OUTCOME_INGESTED: IngestOutcome
+INGEST_OUTCOME_UNCHANGED: IngestOutcome
+INGEST_OUTCOME_REJECTED: IngestOutcome
+
+class IngestDocumentsRequest(_message.Message):
+    __slots__ = ("document_id", "title", "text", "source")
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    document_id: str
+    title: str
+    text: str
+    source: str
+    def __init__(self, document_id: _Optional[str] = ..., title: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class IngestDocumentsResponse(_message.Message):
+    __slots__ = ("document_id", "outcome", "chunk_count", "token_count", "generation", "error")
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    document_id: str
+    outcome: IngestOutcome
+    chunk_count: int
+    token_count: int
+    generation: int
+    error: IngestError
+    def __init__(self, document_id: _Optional[str] = ..., outcome: _Optional[_Union[IngestOutcome, str]] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., generation: _Optional[int] = ..., error: _Optional[_Union[IngestError, _Mapping]] = ...) -> None: ...
+
+class IngestError(_message.Message):
+    __slots__ = ("code", "field", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    field: str
+    message: str
+    def __init__(self, code: _Optional[int] = ..., field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class GetDocumentRequest(_message.Message):
+    __slots__ = ("document_id",)
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    document_id: str
+    def __init__(self, document_id: _Optional[str] = ...) -> None: ...
+
+class Document(_message.Message):
+    __slots__ = ("document_id", "title", "source", "generation", "chunk_count", "token_count", "char_count", "content_hash", "ingested_at")
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    INGESTED_AT_FIELD_NUMBER: _ClassVar[int]
+    document_id: str
+    title: str
+    source: str
+    generation: int
+    chunk_count: int
+    token_count: int
+    char_count: int
+    content_hash: str
+    ingested_at: _timestamp_pb2.Timestamp
+    def __init__(self, document_id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class DeleteDocumentRequest(_message.Message):
+    __slots__ = ("document_id",)
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    document_id: str
+    def __init__(self, document_id: _Optional[str] = ...) -> None: ...
+
+class DeleteDocumentResponse(_message.Message):
+    __slots__ = ("chunk_count",)
+    CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    chunk_count: int
+    def __init__(self, chunk_count: _Optional[int] = ...) -> None: ...
