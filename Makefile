@@ -1,13 +1,19 @@
 # `make help` lists what can be made. Every target sets itself up.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TORCH ?= torch==2.13.0
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Where pip finds the build of torch for this machine; empty: its usual index. README.md, "Install", says which.
+TORCH_INDEX ?=
+# Evaluation folders in BEIR layout; one set ships with the project.
+DATASETS ?= encoder/evaluation/datasets
+MODES ?= dense sparse hybrid
+RESULTS ?= build/quality.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo stubs clean
+.PHONY: help setup test check demo stubs evaluate prove-quality prove-bm25 prove-sizes clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -15,15 +21,14 @@ help:  ## List the targets.
 setup: $(STAMP)  ## Make .venv with everything in it, the mamba-search command included.
 
 $(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Give one: make setup PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH) hatchling editables
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation --editable '.[dev]'
-	touch $@
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
 
-stubs: setup  ## Generate the gRPC stubs from proto/.
-	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/mambasearch/v1/*.proto
-
-test: setup  ## Run the tests.
+test: setup  ## Run the tests, the end-to-end one included.
 	$(BIN)/python -m pytest
 
 check: setup  ## The one gate: format, lint, types, layers, tests.
@@ -32,3 +37,27 @@ check: setup  ## The one gate: format, lint, types, layers, tests.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+demo: setup  ## Start the service, ingest real documents, ask questions over gRPC, stop.
+	$(BIN)/python demo/demo.py
+
+stubs: setup  ## Generate the gRPC stubs from proto/.
+	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/mambasearch/v1/*.proto
+
+evaluate: setup  ## Measure quality over DATASETS in all MODES: JSON lines in RESULTS, then README.md's table.
+	@mkdir -p $(dir $(RESULTS))
+	$(BIN)/mamba-search evaluate --json $(foreach set,$(wildcard $(DATASETS)/*/),--dataset $(set)) $(foreach mode,$(MODES),--mode $(mode)) > $(RESULTS)
+	@$(BIN)/python -m encoder.evaluation.report $(RESULTS)
+
+prove-quality: evaluate  ## Fail unless the quality in RESULTS clears the project's bars.
+	$(BIN)/python tests/benchmarks/prove_quality.py $(RESULTS)
+
+prove-bm25: setup  ## Fail unless BM25 here agrees with an independent implementation over DATASETS.
+	$(BIN)/python tests/benchmarks/compare_bm25.py $(wildcard $(DATASETS)/*/)
+
+prove-sizes: setup  ## Fail unless source files stay small.
+	$(BIN)/python tests/benchmarks/prove_sizes.py
+
+clean:  ## Remove what the targets made, .venv included.
+	rm -rf $(VENV) build dist .hypothesis .*_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
