@@ -1,0 +1,116 @@
+"""The state-space scan of Mamba-2 (SSD), twice: one step at a time (the oracle) and in chunks of matrix products.
+
+Knows tensors only: no tokens, no layers, no weights. Letters (as in the paper's, Dao and Gu 2024, arXiv 2405.21060):
+
+    b  batch            l  length in tokens     h  heads          p  channels of a head
+    g  groups of heads that share B and C       n  state size     c  chunks        q  tokens of a chunk
+
+For each head, with the state S of shape (p, n), starting from ``state`` (zero unless given):
+
+    S[t] = exp(dt[t] * a) * S[t-1] + dt[t] * x[t] B[t]^T          y[t] = S[t] C[t]
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_SIZE = 64
+_SMALLEST_CHUNK = 16
+
+
+def reference_scan(
+    x: Tensor, dt: Tensor, a: Tensor, b_in: Tensor, c_out: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run the recurrence token by token: slow, obvious, and what every faster scan is compared with.
+
+    Shapes: ``x (b, l, h, p)``, ``dt (b, l, h)`` (after softplus), ``a (h)`` (negative), ``b_in`` and ``c_out``
+    ``(b, l, g, n)``, ``state (b, h, p, n)``. Returns ``y (b, l, h, p)`` and the last state ``(b, h, p, n)``.
+    """
+    batch, length, heads, channels = x.shape
+    per_group = heads // b_in.shape[2]
+    b_in = b_in.repeat_interleave(per_group, dim=2)  # (b, l, h, n)
+    c_out = c_out.repeat_interleave(per_group, dim=2)  # (b, l, h, n)
+    if state is None:
+        state = x.new_zeros(batch, heads, channels, b_in.shape[-1])
+    outputs = []
+    for t in range(length):
+        decay = torch.exp(dt[:, t] * a)[..., None, None]  # (b, h, 1, 1)
+        update = (dt[:, t, :, None] * x[:, t])[..., None] * b_in[:, t, :, None, :]  # (b, h, p, n)
+        state = decay * state + update
+        outputs.append(torch.einsum("bhpn,bhn->bhp", state, c_out[:, t]))
+    return torch.stack(outputs, dim=1), state
+
+
+def chunked_scan(
+    x: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    b_in: Tensor,
+    c_out: Tensor,
+    state: Tensor | None = None,
+    chunk_size: int = CHUNK_SIZE,
+) -> tuple[Tensor, Tensor]:
+    """Run the same recurrence in matrix products over chunks (arXiv 2405.21060, section 6 and listing 1).
+
+    Shapes as in :func:`reference_scan`. Decays are computed in float32 (``dt`` and ``a`` must be), the products in
+    ``x.dtype``; the states are float32. Between chunks the states are combined by one product over all pairs of
+    chunks: keep l at most a few dozen chunks and carry ``state`` for longer texts.
+    """
+    length = x.shape[1]
+    chunk_size = min(chunk_size, length + -length % _SMALLEST_CHUNK)  # a short query is one short chunk
+    pad = -length % chunk_size
+    if pad:  # dt = 0 leaves the state as it is, and x = 0 adds nothing
+        x, dt, b_in, c_out = (F.pad(t, [0, 0] * (t.dim() - 2) + [0, pad]) for t in (x, dt, b_in, c_out))
+    batch, padded, heads, channels = x.shape
+    groups, per_group, size = b_in.shape[2], heads // b_in.shape[2], b_in.shape[-1]
+    chunks = padded // chunk_size
+
+    x = x.view(batch, chunks, chunk_size, heads, channels)
+    dt = dt.view(batch, chunks, chunk_size, heads).permute(0, 1, 3, 2)  # (b, c, h, q)
+    b_in = b_in.view(batch, chunks, chunk_size, groups, size).transpose(2, 3)  # (b, c, g, q, n)
+    c_out = c_out.view(batch, chunks, chunk_size, groups, size).transpose(2, 3)  # (b, c, g, q, n)
+    decay = torch.cumsum(dt * a[:, None], dim=-1)  # (b, c, h, q): log of the decay from the chunk's start
+    xdt = (x * dt.permute(0, 1, 3, 2)[..., None].to(x.dtype)).transpose(2, 3)  # (b, c, h, q, p)
+
+    # Within a chunk: y[i] += sum over j <= i of exp(decay[i] - decay[j]) (C[i] . B[j]) dt[j] x[j]
+    scores = torch.matmul(c_out, b_in.transpose(-1, -2))  # (b, c, g, q, q)
+    span = decay[..., :, None] - decay[..., None, :]  # (b, c, h, q, q)
+    causal = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=x.device).tril()
+    weights = torch.exp(span.masked_fill(~causal, float("-inf"))).to(x.dtype)
+    weights = weights.view(batch, chunks, groups, per_group, chunk_size, chunk_size) * scores[:, :, :, None]
+    y = torch.matmul(weights.view(batch, chunks, heads, chunk_size, chunk_size), xdt)  # (b, c, h, q, p)
+
+    # What each chunk adds to the state, as if it had started from zero.
+    to_end = torch.exp(decay[..., -1:] - decay)[..., None].to(x.dtype)  # (b, c, h, q, 1)
+    kept = (xdt * to_end).view(batch, chunks, groups, per_group, chunk_size, channels)
+    added = torch.matmul(kept.transpose(-1, -2), b_in[:, :, :, None])  # (b, c, g, h/g, p, n)
+    added = added.view(batch, chunks, heads, channels, size)
+
+    before, last = _carry(added.float(), decay[..., -1], state)
+
+    # From the chunk's first state: y[i] += exp(decay[i]) C[i] . S
+    carried = before.to(x.dtype).view(batch, chunks, groups, per_group, channels, size)
+    from_state = torch.matmul(c_out[:, :, :, None], carried.transpose(-1, -2))  # (b, c, g, h/g, q, p)
+    from_state = from_state.view(batch, chunks, heads, chunk_size, channels)
+    y = y + from_state * torch.exp(decay)[..., None].to(x.dtype)
+    return y.transpose(2, 3).reshape(batch, padded, heads, channels)[:, :length], last
+
+
+def _carry(added: Tensor, total: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Combine what the chunks add into the state before each chunk, and after the last.
+
+    ``added (b, c, h, p, n)``, ``total (b, c, h)``: log of each chunk's whole decay. Returns ``(b, c, h, p, n)`` and
+    ``(b, h, p, n)``.
+    """
+    batch, chunks, heads, channels, size = added.shape
+    first = added.new_zeros(batch, 1, heads, channels, size) if state is None else state.float()[:, None]
+    terms = torch.cat([first, added], dim=1)  # (b, c + 1, h, p, n)
+    upto = F.pad(torch.cumsum(total, dim=1), (0, 0, 1, 0)).transpose(1, 2)  # (b, h, c + 1)
+    span = upto[..., :, None] - upto[..., None, :]  # (b, h, c + 1, c + 1)
+    causal = torch.ones(chunks + 1, chunks + 1, dtype=torch.bool, device=added.device).tril()
+    mixing = torch.exp(span.masked_fill(~causal, float("-inf")))
+    flat = terms.permute(0, 2, 1, 3, 4).reshape(batch, heads, chunks + 1, channels * size)
+    states = torch.matmul(mixing, flat).view(batch, heads, chunks + 1, channels, size)
+    return states[:, :, :-1].transpose(1, 2), states[:, :, -1]
