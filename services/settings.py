@@ -1,0 +1,214 @@
+"""What each process may be told, and how: one class per process, read once from arguments and environment.
+
+Every field can be given as an environment variable, ``MAMBASEARCH_`` and its name in capitals
+(``MAMBASEARCH_SEARCH_PORT=50051``); an argument wins over the environment. A value that does not fit, or a variable
+that no process knows, is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import platformdirs
+import pydantic
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from encoder.errors import InvalidInput
+from encoder.model_config import DEFAULT_MODEL_FOLDER
+
+PREFIX = "MAMBASEARCH_"
+
+
+class Settings(BaseSettings):
+    """What every process may be told."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe messages to log. No level logs a text that a user sent."
+    )
+
+    @classmethod
+    def load(cls, arguments: Mapping[str, object] | None = None) -> Self:
+        """Read arguments (field to value) and environment; :class:`InvalidInput` names the first that does not fit."""
+        known = {PREFIX + name.upper() for settings in _all_settings(Settings) for name in settings.model_fields}
+        for name in sorted(os.environ):  # noqa: TID251 - the one place where it is read
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                raise InvalidInput(name, f"{name} is not a setting of mamba-search; unset it or correct its name.")
+        given: dict[str, Any] = dict(arguments or {})
+        try:
+            return cls(**given)
+        except pydantic.ValidationError as error:
+            raise _refusal(error, given) from None
+
+    def environment(self) -> dict[str, str]:
+        """Give the same settings as environment variables, for a child process; None is left out."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+
+
+def _all_settings(base: type[Settings]) -> list[type[Settings]]:
+    return [base, *(found for child in base.__subclasses__() for found in _all_settings(child))]
+
+
+def _refusal(error: pydantic.ValidationError, arguments: Mapping[str, object]) -> InvalidInput:
+    first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not first["loc"]:
+        return InvalidInput("settings", f"{reason}.")
+    field = str(first["loc"][0])
+    name = field if field in arguments else PREFIX + field.upper()
+    return InvalidInput(field, f"{name} is {str(first['input'])!r}: {reason}.")
+
+
+class QueryModelSettings(Settings):
+    """Which model reads queries."""
+
+    query_model: Path = Field(
+        DEFAULT_MODEL_FOLDER, description="Folder of the model that reads queries. Default: the one shipped."
+    )
+
+
+class PassageModelSettings(Settings):
+    """Which model reads passages."""
+
+    passage_model: Path = Field(
+        DEFAULT_MODEL_FOLDER, description="Folder of the model that reads passages. Default: the one shipped."
+    )
+
+
+class EncoderTargetSettings(Settings):
+    """Where the encoder service is, for those who ask it."""
+
+    encoder_target: str = Field("127.0.0.1:9000", min_length=3, description="Host and port of the encoder service.")
+    encoder_query_application: str = Field(
+        "encoder", min_length=1, description="Ray Serve application that encodes queries."
+    )
+    encoder_passage_application: str = Field(
+        "encoder", min_length=1, description="Ray Serve application that encodes passages."
+    )
+    encoder_timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="Longest wait for one request to the encoder service, retries included."
+    )
+
+
+class IndexTargetSettings(Settings):
+    """Where the index is, for those who ask it."""
+
+    index_target: str = Field("127.0.0.1:50053", min_length=3, description="Host and port of the index owner.")
+
+
+class QdrantSettings(Settings):
+    """A Qdrant server in place of the embedded engine."""
+
+    qdrant_url: str | None = Field(
+        None, description="Address of a Qdrant server to keep the index in. Default: the embedded engine."
+    )
+    qdrant_collection: str = Field(
+        "mamba-search", min_length=1, max_length=255, description="Name of the collection on the Qdrant server."
+    )
+
+
+class EncoderSettings(QueryModelSettings, PassageModelSettings):
+    """The encoder service. One model for both roles makes one deployment; two models make two."""
+
+    encoder_host: Literal["127.0.0.1", "0.0.0.0"] = Field(  # noqa: S104 - the choice is the operator's
+        "127.0.0.1", description="Address to listen on: 127.0.0.1, or 0.0.0.0 for all (no encryption, no keys)."
+    )
+    encoder_port: int = Field(9000, ge=1, le=65535, description="Port of the encoder service.")
+    encoder_device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run: auto, cpu, cuda, cuda:1, …"
+    )
+    encoder_threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of each replica. Default: the machine's cores, shared evenly."
+    )
+    encoder_num_replicas: int = Field(1, ge=1, le=1024, description="Copies of each model.")
+    encoder_num_gpus: float = Field(0.0, ge=0, le=64, description="GPUs that each replica reserves; 0.5 shares one.")
+    encoder_max_queued_requests: int = Field(
+        32, ge=1, le=10_000, description="Requests that may wait in a replica for their turn; one more is refused."
+    )
+    encoder_max_ongoing_requests: int = Field(
+        64,
+        ge=3,
+        le=20_000,
+        description="Requests that Ray Serve hands to a replica at once, those about to be refused included.",
+    )
+    encoder_passages_per_turn: int = Field(
+        16, ge=1, le=1024, description="Passages that a replica encodes before it looks for waiting queries."
+    )
+    encoder_start_timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="Longest wait for Ray and the models to come up."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_queue(self) -> Self:
+        if self.encoder_max_ongoing_requests < self.encoder_max_queued_requests + 2:
+            raise ValueError(
+                f"encoder_max_ongoing_requests is {self.encoder_max_ongoing_requests}; it must be at least "
+                f"encoder_max_queued_requests + 2 = {self.encoder_max_queued_requests + 2}"
+            )
+        return self
+
+
+class SearchDoorSettings(Settings):
+    """The door of the search service."""
+
+    search_host: str = Field("127.0.0.1", min_length=1, description="Address that the search service listens on.")
+    search_port: int = Field(50051, ge=1, le=65535, description="Port of the search service.")
+    search_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Longest time for one search; a client's earlier deadline wins."
+    )
+    search_concurrency_max: int = Field(
+        256, ge=1, le=10_000, description="Searches answered at once; one more is refused with RESOURCE_EXHAUSTED."
+    )
+
+
+class SearchSettings(
+    SearchDoorSettings, QueryModelSettings, EncoderTargetSettings, IndexTargetSettings, QdrantSettings
+):
+    """The search service."""
+
+
+class IngestDoorSettings(Settings):
+    """The door of the ingestion worker."""
+
+    ingest_host: str = Field("127.0.0.1", min_length=1, description="Address that the ingestion worker listens on.")
+    ingest_port: int = Field(50052, ge=1, le=65535, description="Port of the ingestion worker.")
+    ingest_streams_max: int = Field(
+        8, ge=1, le=1000, description="Ingestion streams served at once; one more is refused with RESOURCE_EXHAUSTED."
+    )
+
+
+class IngestSettings(
+    IngestDoorSettings, PassageModelSettings, EncoderTargetSettings, IndexTargetSettings, QdrantSettings
+):
+    """The ingestion worker."""
+
+
+class DataSettings(Settings):
+    """Where data lives."""
+
+    data_dir: Path = Field(
+        Path(platformdirs.user_data_dir("mamba-search", appauthor=False)),
+        description="Directory of the index and the logs.",
+    )
+
+
+class IndexOwnerSettings(DataSettings):
+    """The index owner: the one process that opens the embedded engine."""
+
+    index_host: str = Field("127.0.0.1", min_length=1, description="Address that the index owner listens on.")
+    index_port: int = Field(50053, ge=1, le=65535, description="Port of the index owner.")
+
+
+class UpSettings(EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexOwnerSettings, QdrantSettings):
+    """``mamba-search up``: every part on this machine."""
+
+    up_timeout_s: float = Field(180.0, gt=0, le=3600, description="Longest wait for all parts to become ready.")
+    stop_timeout_s: float = Field(
+        20.0, gt=0, le=600, description="Longest wait for one part to stop before it is killed."
+    )
