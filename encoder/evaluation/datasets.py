@@ -1,0 +1,153 @@
+"""Reads evaluation sets in BEIR layout: a corpus, queries, and which document answers which query. Knows no model.
+
+A folder holds ``corpus.jsonl``, ``queries.jsonl`` (either may be ``.jsonl.xz``) and ``qrels.tsv`` or
+``qrels/test.tsv``. Everything is checked while it is read: a set that disagrees with itself measures nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from encoder.errors import InvalidInput
+
+# Relevance judgements: query id -> document id -> grade (0: judged and not relevant).
+Qrels = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationDocument:
+    """One document of a corpus."""
+
+    document_id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """A corpus with queries and judgements that agree with each other."""
+
+    name: str
+    documents: tuple[EvaluationDocument, ...]  # those with a text
+    queries: dict[str, str]  # those with at least one relevant document: query id -> text
+    qrels: Qrels  # of these queries
+    queries_unjudged: int  # queries left out, as nothing is known to answer them
+    documents_blank: int  # documents left out, as they have neither text nor title: nothing can find them
+
+
+def load_evaluation_set(folder: Path) -> EvaluationSet:
+    """Read a folder in BEIR layout; a document without a text is read as its title.
+
+    :class:`InvalidInput` names the file, the line and the field at fault: a missing file, a malformed line, an id
+    that occurs twice, judgements of unknown ids, or a set without documents or judged queries.
+    """
+    if not folder.is_dir():
+        raise InvalidInput("dataset", f"dataset {folder} is not a folder; give one in BEIR layout.")
+    corpus = _read_corpus(_find(folder, "corpus.jsonl", "corpus.jsonl.xz"))
+    queries = _read_queries(_find(folder, "queries.jsonl", "queries.jsonl.xz"))
+    qrels = _read_qrels(_find(folder, "qrels.tsv", "qrels/test.tsv"), queries, corpus)
+    judged = {query_id for query_id, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
+    documents = tuple(document for document in corpus.values() if document.text)
+    if not documents:
+        raise InvalidInput("dataset", f"dataset {folder} has no document with a text; there is nothing to find.")
+    if not judged:
+        raise InvalidInput("dataset", f"dataset {folder} has no query with a relevant document; see its qrels.")
+    return EvaluationSet(
+        name=folder.resolve().name,
+        documents=documents,
+        queries={query_id: text for query_id, text in queries.items() if query_id in judged},
+        qrels={query_id: grades for query_id, grades in qrels.items() if query_id in judged},
+        queries_unjudged=len(queries) - len(judged),
+        documents_blank=len(corpus) - len(documents),
+    )
+
+
+def _find(folder: Path, *names: str) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InvalidInput("dataset", f"dataset {folder} has no {' or '.join(names)}; give a folder in BEIR layout.")
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each line that is not blank, with its place for messages."""
+    number = 0
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path} line {number}", line
+    except UnicodeDecodeError as error:
+        raise InvalidInput("dataset", f"{path} is not UTF-8 after line {number}; convert it.") from error
+    except (EOFError, lzma.LZMAError) as error:
+        raise InvalidInput("dataset", f"{path} is not a whole xz file ({error}); fetch it again.") from error
+    except OSError as error:
+        raise InvalidInput("dataset", f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    for place, line in _read_lines(path):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InvalidInput("dataset", f"{place} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise InvalidInput("dataset", f"{place} is not a JSON object.")
+        yield place, row
+
+
+def _string(row: dict[str, object], field: str, place: str, default: str | None = None) -> str:
+    value = row.get(field, default)
+    if not isinstance(value, str):
+        found = "missing" if field not in row else json.dumps(value)[:60]
+        raise InvalidInput(field, f"{place}: {field} is {found}; it must be a string.")
+    return value
+
+
+def _read_corpus(path: Path) -> dict[str, EvaluationDocument]:
+    corpus: dict[str, EvaluationDocument] = {}
+    for place, row in _read_rows(path):
+        document_id = _string(row, "_id", place)
+        title, text = _string(row, "title", place, ""), _string(row, "text", place)
+        if document_id in corpus:
+            raise InvalidInput("_id", f"{place}: _id {document_id!r} occurs twice in the corpus.")
+        corpus[document_id] = EvaluationDocument(document_id, title, text if text.strip() else title.strip())
+    return corpus
+
+
+def _read_queries(path: Path) -> dict[str, str]:
+    queries: dict[str, str] = {}
+    for place, row in _read_rows(path):
+        query_id, text = _string(row, "_id", place), _string(row, "text", place)
+        if query_id in queries:
+            raise InvalidInput("_id", f"{place}: _id {query_id!r} occurs twice among the queries.")
+        if not text.strip():
+            raise InvalidInput("text", f"{place}: text is empty; a query needs words.")
+        queries[query_id] = text
+    return queries
+
+
+def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, EvaluationDocument]) -> Qrels:
+    qrels: Qrels = {}
+    for place, line in _read_lines(path):
+        fields = line.rstrip("\r\n").split("\t")
+        if fields == ["query-id", "corpus-id", "score"]:
+            continue
+        if len(fields) != 3:
+            message = f"{place} has {len(fields)} tab-separated fields; query-id, corpus-id and score are wanted."
+            raise InvalidInput("dataset", message)
+        query_id, document_id, score = fields
+        if not score.removeprefix("-").isdecimal():
+            raise InvalidInput("score", f"{place}: score is {score!r}; it must be a whole number.")
+        if query_id not in queries:
+            raise InvalidInput("query-id", f"{place}: query-id {query_id!r} is not among the queries.")
+        if document_id not in corpus:
+            raise InvalidInput("corpus-id", f"{place}: corpus-id {document_id!r} is not in the corpus.")
+        grades = qrels.setdefault(query_id, {})
+        if grades.setdefault(document_id, int(score)) != int(score):
+            raise InvalidInput("score", f"{place}: {query_id!r} and {document_id!r} were judged before, differently.")
+    return qrels
