@@ -13,7 +13,7 @@ Source: Dao and Gu 2024 (arXiv 2405.21060); mamba_ssm/modules/mamba2.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,7 @@ PIECE_TOKENS = 32 * CHUNK_SIZE
 _ROW_MULTIPLE = 16  # tensor cores read matrices whose sides are multiples of 16 bytes; the odd rows of in_proj are not
 
 
-@dataclass(frozen=True, slots=True)
-class LayerState:
+class LayerState(NamedTuple):
     """What one layer remembers of all tokens before: enough to read on as if it had never stopped."""
 
     conv: Tensor  # (b, k - 1, f): last inputs of the convolution

@@ -1,17 +1,19 @@
 """Training text as token ids: JSONL files in, two flat arrays out. Tokenizes once, on all cores; knows no torch.
 
-A corpus folder holds three :class:`PackedTexts` per source file:
+A corpus folder holds, for each source file, what it has of:
 
-    texts      long texts (``text``, or title and text of a document)
-    queries    short ones (``query`` of a pair, or a question list's ``text``)
-    positives  the text that answers the query of the same row (pairs only)
+    <name>.texts.npz      long texts (``text``, or title and text of a document)
+    <name>.queries.npz    distinct short texts (``query`` of a pair, or a question list's ``text``)
+    <name>.positives.npz  distinct texts that answer a query (``positive``, or the whole document of ``doc_id``)
+    <name>.pairs.npy      ``(rows, 2)``: number of the query, number of its positive
 
-Rows with a ``doc_id`` and no ``positive`` are pairs of a query and a whole document of ``<name>.docs.jsonl.xz``.
+Rows with a ``doc_id`` and no ``positive`` name a document of ``<name>.docs.jsonl.xz``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import lzma
 import multiprocessing
@@ -104,32 +106,56 @@ def _row_texts(path: Path, row: dict[str, Any], documents: dict[str, str]) -> di
     return {"texts": with_title(row.get("title", ""), row["text"])}
 
 
+class _Distinct:
+    """Numbers distinct texts as they come and tokenizes them in batches."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._numbers: dict[bytes, int] = {}
+        self._waiting: list[str] = []
+        self._packs: list[PackedTexts] = []
+
+    def number(self, text: str) -> int:
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        if key not in self._numbers:
+            self._numbers[key] = len(self._numbers)
+            self._waiting.append(text)
+            if len(self._waiting) >= _BATCH_ROWS:
+                self._flush()
+        return self._numbers[key]
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._packs.append(PackedTexts.pack(self._tokenizer.encode_batch(self._waiting)))
+            self._waiting.clear()
+
+    def pack(self) -> PackedTexts:
+        self._flush()
+        return PackedTexts.join(self._packs)
+
+
 def tokenize_file(path: Path, out: Path, tokenizer: Tokenizer) -> int:
-    """Tokenize one source file into ``out/<name>.<part>.npz``; return the number of tokens."""
+    """Tokenize one source file into ``out``; return the number of tokens."""
     name = path.name.split(".jsonl")[0]
     documents: dict[str, str] = {}
     companion = path.with_name(path.name.replace(".jsonl", ".docs.jsonl"))
     if companion.exists():
         documents = {row["doc_id"]: with_title(row.get("title", ""), row["text"]) for row in read_rows(companion)}
-    packs: dict[str, list[PackedTexts]] = {part: [] for part in PARTS}
-    waiting: dict[str, list[str]] = {part: [] for part in PARTS}
-
-    def flush() -> None:
-        for part, texts in waiting.items():
-            if texts:
-                packs[part].append(PackedTexts.pack(tokenizer.encode_batch(texts)))
-                texts.clear()
-
+    distinct = {part: _Distinct(tokenizer) for part in PARTS}
+    pairs: list[tuple[int, int]] = []
     for row in read_rows(path):
-        for part, text in _row_texts(path, row, documents).items():
-            waiting[part].append(text)
-        if max(map(len, waiting.values())) >= _BATCH_ROWS:
-            flush()
-    flush()
-    for part, parts in packs.items():
-        if parts:
-            PackedTexts.join(parts).save(out / f"{name}.{path.parent.name}.{part}.npz")
-    return sum(len(pack.ids) for parts in packs.values() for pack in parts)
+        numbers = {part: distinct[part].number(text) for part, text in _row_texts(path, row, documents).items()}
+        if "positives" in numbers:
+            pairs.append((numbers["queries"], numbers["positives"]))
+    tokens = 0
+    for part in PARTS:
+        pack = distinct[part].pack()
+        tokens += len(pack.ids)
+        if len(pack):
+            pack.save(out / f"{path.parent.name}-{name}.{part}.npz")
+    if pairs:
+        np.save(out / f"{path.parent.name}-{name}.pairs.npy", np.array(sorted(set(pairs)), dtype=np.int64))
+    return tokens
 
 
 def _tokenize_job(job: tuple[Path, Path, Path]) -> str:
