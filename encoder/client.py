@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
 
 from encoder.errors import EncoderUnavailable, FingerprintMismatch, InvalidInput, MambaSearchError, Overloaded
-from encoder.grpc_errors import error_of
+from encoder.grpc_errors import error_of, shifted
 from encoder.interface import Encoded, EncoderInfo
 
 # About 64,000 tokens: half a minute for a replica on a CPU, so that a request ends well within its deadline.
@@ -134,7 +133,7 @@ class EncoderClient:
                 async with self._turns:
                     response = await self._call(method, make_request(part), application)
             except InvalidInput as error:
-                raise InvalidInput(_moved(error.field, start), str(error)) from None
+                raise shifted(error, start) from None
             return self._read(response, len(part), info)
 
         requests = list(_split(field, texts, info.batch_size_max))
@@ -213,8 +212,3 @@ def _split(field: str, texts: Sequence[str], batch_size_max: int) -> Iterator[tu
             start, size = place, 0
         size += text_bytes
     yield start, texts[start:]
-
-
-def _moved(field: str, start: int) -> str:
-    """Name a text by its place in the caller's list: ``passages[3]`` of a request that began at 64 is the 67th."""
-    return re.sub(r"\[(\d+)\]", lambda found: f"[{int(found[1]) + start}]", field, count=1)

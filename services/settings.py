@@ -21,6 +21,8 @@ from encoder.errors import InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 
 PREFIX = "MAMBASEARCH_"
+# Unix sockets lie 66 characters below Ray's directory; the longest path a socket may have is 107.
+RAY_DIR_CHARS_MAX = 40
 
 
 class Settings(BaseSettings):
@@ -143,6 +145,17 @@ class EncoderSettings(QueryModelSettings, PassageModelSettings):
     encoder_start_timeout_s: float = Field(
         120.0, gt=0, le=3600, description="Longest wait for Ray and the models to come up."
     )
+
+    ray_dir: Path | None = Field(
+        None, description="Directory for Ray's sockets and logs, removed at the end. Default: a new temporary one."
+    )
+
+    @pydantic.field_validator("ray_dir")
+    @classmethod
+    def _check_ray_dir(cls, value: Path | None) -> Path | None:
+        if value is not None and not (value.is_absolute() and len(str(value)) <= RAY_DIR_CHARS_MAX):
+            raise ValueError(f"it must be an absolute path of at most {RAY_DIR_CHARS_MAX} characters")
+        return value
 
     @pydantic.model_validator(mode="after")
     def _check_queue(self) -> Self:

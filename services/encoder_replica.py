@@ -1,0 +1,184 @@
+"""What one encoder replica does with a request: check it, wait for a turn, encode, answer. Knows no Ray and no torch.
+
+Ray Serve calls the methods by the names of the proto's methods. An exception would reach the caller as INTERNAL with a
+traceback, so every refusal is set on Serve's gRPC context instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2
+from mambasearch.v1 import encoder_pb2
+
+from encoder.errors import InvalidInput, MambaSearchError, NotFound
+from encoder.grpc_errors import DETAILS_KEY, code_of, shifted, status_of
+from encoder.interface import Encoded, Encoder
+from services.status import unexpected
+from services.telemetry import configure_logging
+from services.turns import Lane, Turns
+
+SERVICE = "mambasearch.v1.EncoderService"
+
+_Response = TypeVar("_Response")
+
+
+class EncoderFactory(Protocol):
+    """Makes a replica's encoder, in the replica's process. Travels there pickled."""
+
+    def __call__(self) -> Encoder:
+        """Load the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEncoderFactory:
+    """Loads a model folder into the process."""
+
+    folder: Path
+    device: str
+    threads: int
+
+    def __call__(self) -> Encoder:
+        """Load the model; :class:`encoder.errors.CheckpointError` where the folder is not whole."""
+        from encoder.local import LocalEncoder  # torch: only where a model runs
+
+        return LocalEncoder.load(self.folder, device=self.device, threads=self.threads)
+
+
+class ServeContext(Protocol):
+    """The part of ``ray.serve.grpc_util.RayServegRPCContext`` that is used here."""
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Set the status code."""
+
+    def set_details(self, details: str) -> None:
+        """Set the status message."""
+
+    def set_trailing_metadata(self, trailing_metadata: list[tuple[str, str | bytes]]) -> None:
+        """Set what follows the response."""
+
+
+class EncoderReplica:
+    """Answers ``EncoderService`` with one encoder."""
+
+    def __init__(self, load: EncoderFactory, *, waiting_max: int, passages_per_turn: int, log_level: str) -> None:
+        configure_logging("encoder", log_level)
+        self._logger = logging.getLogger(__name__)
+        self._encoder = load()
+        self._turns = Turns(waiting_max)
+        self._passages_per_turn = passages_per_turn
+
+    async def EncodeQueries(  # noqa: N802 - the proto's name
+        self, request: encoder_pb2.EncodeQueriesRequest, grpc_context: ServeContext
+    ) -> encoder_pb2.EncodeResponse:
+        """Encode search queries."""
+
+        async def encode() -> encoder_pb2.EncodeResponse:
+            texts = list(request.queries)
+            return await self._encode("queries", texts, Lane.QUERIES, len(texts), self._encoder.encode_queries)
+
+        return await _answer(encode, encoder_pb2.EncodeResponse(), grpc_context)
+
+    async def EncodePassages(  # noqa: N802 - the proto's name
+        self, request: encoder_pb2.EncodePassagesRequest, grpc_context: ServeContext
+    ) -> encoder_pb2.EncodeResponse:
+        """Encode passages."""
+
+        async def encode() -> encoder_pb2.EncodeResponse:
+            texts, per_turn = list(request.passages), self._passages_per_turn
+            return await self._encode("passages", texts, Lane.PASSAGES, per_turn, self._encoder.encode_passages)
+
+        return await _answer(encode, encoder_pb2.EncodeResponse(), grpc_context)
+
+    async def GetEncoderInfo(  # noqa: N802 - the proto's name
+        self, request: encoder_pb2.GetEncoderInfoRequest, grpc_context: ServeContext
+    ) -> encoder_pb2.EncoderInfo:
+        """Say which model answers, and its limits."""
+        del request
+
+        async def tell() -> encoder_pb2.EncoderInfo:
+            info = await self._encoder.info()
+            return encoder_pb2.EncoderInfo(
+                model=info.model,
+                fingerprint=info.fingerprint,
+                dimension=info.dimension,
+                query_tokens_max=info.query_tokens_max,
+                passage_tokens_max=info.passage_tokens_max,
+                batch_size_max=info.batch_size_max,
+            )
+
+        return await _answer(tell, encoder_pb2.EncoderInfo(), grpc_context)
+
+    async def Check(  # noqa: N802 - the name in grpc.health.v1
+        self, request: health_pb2.HealthCheckRequest, grpc_context: ServeContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Answer a health check: a replica that can be asked has its model loaded."""
+
+        async def check() -> health_pb2.HealthCheckResponse:
+            if request.service not in ("", SERVICE):
+                raise NotFound(f"There is no service {request.service[:100]!r} here, only {SERVICE}.")
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+        return await _answer(check, health_pb2.HealthCheckResponse(), grpc_context)
+
+    async def _encode(
+        self,
+        field: str,
+        texts: Sequence[str],
+        lane: Lane,
+        texts_per_turn: int,
+        encode: Callable[[Sequence[str]], Awaitable[Encoded]],
+    ) -> encoder_pb2.EncodeResponse:
+        info = await self._encoder.info()
+        _check_texts(field, texts, info.batch_size_max)
+        timings = encoder_pb2.EncodeTimings()
+        parts: list[Encoded] = []
+        with self._turns.request():
+            for start in range(0, len(texts), texts_per_turn):
+                asked = time.perf_counter()
+                async with self._turns.turn(lane):
+                    begun = time.perf_counter()
+                    try:
+                        part = await encode(texts[start : start + texts_per_turn])
+                    except InvalidInput as error:
+                        raise shifted(error, start) from None
+                    ended = time.perf_counter()
+                parts.append(part)
+                timings.queue_time_ms += (begun - asked) * 1000
+                timings.encode_time_ms += (ended - begun) * 1000
+        embeddings = np.concatenate([part.embeddings for part in parts]).astype("<f4", copy=False)
+        return encoder_pb2.EncodeResponse(
+            embeddings=embeddings.tobytes(),
+            dimension=embeddings.shape[1],
+            token_counts=[count for part in parts for count in part.token_counts],
+            timings=timings,
+            fingerprint=info.fingerprint,
+        )
+
+
+def _check_texts(field: str, texts: Sequence[str], batch_size_max: int) -> None:
+    if not 1 <= len(texts) <= batch_size_max:
+        raise InvalidInput(field, f"{field} holds {len(texts)} texts; 1 to {batch_size_max} are allowed.")
+    for place, text in enumerate(texts):
+        if not text.strip():
+            raise InvalidInput(f"{field}[{place}]", f"{field}[{place}] is empty or only white space.")
+
+
+async def _answer(work: Callable[[], Awaitable[_Response]], empty: _Response, context: ServeContext) -> _Response:
+    try:
+        return await work()
+    except MambaSearchError as refusal:
+        error = refusal
+    except Exception as failure:  # noqa: BLE001 - the last line of defence
+        error = unexpected(failure, SERVICE)
+    context.set_code(code_of(error))
+    context.set_details(str(error))
+    context.set_trailing_metadata([(DETAILS_KEY, status_of(error).SerializeToString())])
+    return empty

@@ -1,0 +1,257 @@
+"""The encoder service: replicas of :class:`EncoderReplica` behind Ray Serve's gRPC proxy, in a Ray of its own.
+
+One model for both roles is one application, "encoder"; two models are two, "query-encoder" and "passage-encoder", and
+callers choose with the metadata key ``application``. Run with ``python -m services.encoder_service``; on a Ray cluster,
+``deploy/serve.yaml`` deploys the same applications.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encoder.errors import CheckpointError, InUse, MambaSearchError, Unavailable
+from encoder.fingerprint import model_fingerprint
+from encoder.model_config import load_model_config
+from encoder.tokenizer import Tokenizer
+from services.encoder_replica import EncoderFactory, EncoderReplica, LocalEncoderFactory
+from services.settings import RAY_DIR_CHARS_MAX, EncoderSettings
+from services.status import exit_code
+from services.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+    from ray.serve._private.grpc_util import gRPCGenericServer
+
+SERVICER_FUNCTIONS = (
+    "mambasearch.v1.encoder_pb2_grpc.add_EncoderServiceServicer_to_server",
+    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+)
+_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+# Ray starts this many Python processes at once: Serve's controller, its proxy, the first replica.
+_RAY_CPUS = 3
+
+logger = logging.getLogger(__name__)
+
+
+def encoder(arguments: Mapping[str, object]) -> Application:
+    """Build the application that plays both roles with one model, from :class:`EncoderSettings`' fields."""
+    settings = EncoderSettings.load(arguments)
+    return build_application("Encoder", local_factory(settings, settings.query_model, models=1), settings)
+
+
+def query_encoder(arguments: Mapping[str, object]) -> Application:
+    """Build the application that encodes queries, from :class:`EncoderSettings`' fields."""
+    settings = EncoderSettings.load(arguments)
+    return build_application("QueryEncoder", local_factory(settings, settings.query_model, models=2), settings)
+
+
+def passage_encoder(arguments: Mapping[str, object]) -> Application:
+    """Build the application that encodes passages, from :class:`EncoderSettings`' fields."""
+    settings = EncoderSettings.load(arguments)
+    return build_application("PassageEncoder", local_factory(settings, settings.passage_model, models=2), settings)
+
+
+def local_factory(settings: EncoderSettings, folder: Path, *, models: int) -> LocalEncoderFactory:
+    """Say how a replica loads its model; replicas share the machine's cores evenly unless told otherwise."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    threads = settings.encoder_threads or max(1, cores // (settings.encoder_num_replicas * models))
+    return LocalEncoderFactory(folder=folder.absolute(), device=settings.encoder_device, threads=threads)
+
+
+def build_application(name: str, factory: EncoderFactory, settings: EncoderSettings) -> Application:
+    """Bind one deployment: its replicas load what ``factory`` makes."""
+    from ray import serve
+
+    deployment = serve.deployment(
+        name=name,
+        num_replicas=settings.encoder_num_replicas,
+        ray_actor_options={"num_cpus": 0, "num_gpus": settings.encoder_num_gpus},
+        max_ongoing_requests=settings.encoder_max_ongoing_requests,
+        max_queued_requests=settings.encoder_max_queued_requests,
+        graceful_shutdown_timeout_s=10,
+        max_constructor_retry_count=1,
+    )(EncoderReplica)
+    application: Application = deployment.bind(
+        factory,
+        waiting_max=settings.encoder_max_queued_requests,
+        passages_per_turn=settings.encoder_passages_per_turn,
+        log_level=settings.log_level,
+    )
+    return application
+
+
+def factories(settings: EncoderSettings) -> dict[str, tuple[str, EncoderFactory]]:
+    """Name the applications to run, each with its deployment and what it loads; refuse a folder that is no model."""
+    folders = {"query": settings.query_model.absolute(), "passage": settings.passage_model.absolute()}
+    for folder in set(folders.values()):
+        load_model_config(folder)
+        Tokenizer.load(folder)
+        model_fingerprint(folder)
+    if folders["query"] == folders["passage"]:
+        return {"encoder": ("Encoder", local_factory(settings, folders["query"], models=1))}
+    return {
+        "query-encoder": ("QueryEncoder", local_factory(settings, folders["query"], models=2)),
+        "passage-encoder": ("PassageEncoder", local_factory(settings, folders["passage"], models=2)),
+    }
+
+
+@contextmanager
+def running(settings: EncoderSettings, applications: Mapping[str, tuple[str, EncoderFactory]]) -> Iterator[None]:
+    """Run a Ray of our own with the applications behind ``encoder_port``; nothing of it is left afterwards."""
+    _check_port(settings.encoder_host, settings.encoder_port)
+    with _ray_directory(settings.ray_dir) as directory:
+        _set_ray_environment(settings)
+        import ray
+        from ray import serve
+
+        try:
+            ray.init(
+                address="local",
+                num_cpus=_RAY_CPUS,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=True,
+                _temp_dir=str(directory),
+            )
+            quiet = {"log_level": "WARNING", "enable_access_log": False}
+            serve.start(
+                http_options={"host": "127.0.0.1", "port": _free_port()},
+                grpc_options={
+                    "port": settings.encoder_port,
+                    "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
+                },
+                logging_config=quiet,
+            )
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
+            for name, (deployment, factory) in applications.items():
+                _deploy(name, build_application(deployment, factory, settings))
+            yield
+        finally:
+            if ray.is_initialized():
+                serve.shutdown()
+            ray.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _deploy(name: str, application: Application) -> None:
+    from ray import serve
+
+    try:
+        serve.run(application, name=name, route_prefix=f"/{name}")
+    except RuntimeError as error:
+        # Serve's message holds the replica's traceback; its last line is our own sentence.
+        refusals = re.findall(r"^encoder\.errors\.CheckpointError: (.+)$", str(error), re.MULTILINE)
+        if refusals:
+            raise CheckpointError(refusals[-1]) from None
+        logger.exception("Ray Serve could not start %s", name)
+        raise Unavailable(f"Ray Serve could not start {name}; the log says why.") from None
+
+
+def _set_ray_environment(settings: EncoderSettings) -> None:
+    """Configure Ray where it reads its options: before its import, in what its processes inherit."""
+    ours = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Whoever reaches Ray's ports can run code: a secret of this run, kept from the home directory.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # One event loop for Serve and replica: half the latency, and forward passes have a thread of their own.
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Replicas listen for no one but the proxy.
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "1",
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(_MESSAGE_BYTES_MAX),
+    }
+    if settings.encoder_host == "127.0.0.1":
+        # Makes this machine's address 127.0.0.1, so that Ray's processes listen on loopback only.
+        ours["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        ours["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = f"{__spec__.name}:listen_on_loopback"
+    os.environ.update(ours)  # noqa: TID251 - writes for Ray, reads nothing
+
+
+def listen_on_loopback() -> list[object]:
+    """Bind Serve's gRPC port to 127.0.0.1; Serve calls this in its proxy, before it opens the port.
+
+    Serve has an option for the host of its HTTP port but not of its gRPC port, which opens on all interfaces.
+    """
+    from ray.serve._private import default_impl
+
+    bind = default_impl.add_grpc_address
+
+    def bind_to_loopback(grpc_server: gRPCGenericServer, server_address: str) -> None:
+        bind(grpc_server, f"127.0.0.1:{server_address.rpartition(':')[2]}")
+
+    default_impl.add_grpc_address = bind_to_loopback
+    return []
+
+
+@contextmanager
+def _ray_directory(given: Path | None) -> Iterator[Path]:
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) + len("/mamba-12345678") > RAY_DIR_CHARS_MAX:
+        parent = Path("/tmp")  # noqa: S108 - mkdtemp makes the directory below private
+    directory = given or Path(tempfile.mkdtemp(prefix="mamba-", dir=parent))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            message = f"encoder_port {port} is in use ({error.strerror}); stop what uses it, or choose another."
+            raise InUse(message) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _exit_on_signals() -> None:
+    def leave(number: int, frame: object) -> None:
+        del number, frame
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(0)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, leave)
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT."""
+    try:
+        settings = EncoderSettings.load()
+        configure_logging("encoder", settings.log_level)
+        _exit_on_signals()
+        with running(settings, factories(settings)):
+            _exit_on_signals()  # Ray has put handlers of its own in place
+            logger.info("ready on %s:%d", settings.encoder_host, settings.encoder_port)
+            signal.pause()
+    except MambaSearchError as error:
+        sys.stderr.write(f"{error}\n")
+        return exit_code(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
