@@ -1,0 +1,1 @@
+"""Builds each evaluation folder from its public source: one module per format of source."""
