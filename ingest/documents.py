@@ -37,7 +37,9 @@ def check_document(document: Document) -> None:
     """Raise :class:`InvalidInput` naming the first field that breaks its limit."""
     id_bytes = len(document.document_id.encode())
     if not 1 <= id_bytes <= DOCUMENT_ID_BYTES_MAX:
-        raise InvalidInput("document_id", f"document_id has {id_bytes} bytes; 1 to {DOCUMENT_ID_BYTES_MAX} are allowed.")
+        raise InvalidInput(
+            "document_id", f"document_id has {id_bytes} bytes; 1 to {DOCUMENT_ID_BYTES_MAX} are allowed."
+        )
     if any(unicodedata.category(char) == "Cc" for char in document.document_id):
         raise InvalidInput("document_id", f"document_id {document.document_id!r} holds a control character; remove it.")
     if len(document.title) > TITLE_CHARS_MAX:

@@ -15,6 +15,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+BATCH_CHUNKS_MAX = 128
+LIMIT_MAX = 1000
+READ_MAX = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:
@@ -80,10 +84,21 @@ class IndexStats:
 class VectorIndex(Protocol):
     """One index, bound to the fingerprint it was opened with.
 
+    Lists are bounded: at most ``BATCH_CHUNKS_MAX`` chunks a call, ``LIMIT_MAX`` hits, ``READ_MAX`` chunks or records;
+    more is :class:`encoder.errors.InvalidInput`, as is an embedding of another length than the index's.
+
     Every method may raise :class:`encoder.errors.IndexUnavailable`; writers may raise
     :class:`encoder.errors.StorageFull`. Opening (each implementation's own function) raises
     :class:`encoder.errors.FingerprintMismatch` where the stored fingerprint differs from the one given.
     """
+
+    @property
+    def fingerprint(self) -> str:
+        """Which model and chunker made the index, as :func:`encoder.fingerprint.index_fingerprint` joins them."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of its embeddings."""
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
         """Write chunks durably. Ids come from (document_id, generation, chunk_index): a retry doubles nothing."""
@@ -100,8 +115,8 @@ class VectorIndex(Protocol):
     async def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks ``first`` to ``last`` (inclusive, from 0) that exist, in order."""
 
-    async def delete_generations(self, document_id: str, *, before: int) -> int:
-        """Delete the chunks of generations below ``before``; say how many."""
+    async def delete_generations(self, document_id: str, *, keep: int) -> int:
+        """Delete the chunks of all generations of a document but ``keep`` (0 keeps none); say how many."""
 
     async def delete_document(self, document_id: str) -> int:
         """Delete a document's record first, then all its chunks; say how many chunks. 0 where there is none."""

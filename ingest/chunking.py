@@ -1,0 +1,187 @@
+"""Documents into chunks: about 256 tokens each, cut where the text itself pauses. Knows no encoder, no index.
+
+A document is tokenized once. Every place between two tokens gets a level (heading, paragraph, sentence, line, word,
+none), and chunks are cut at the best level within reach, so that none is over the limit and none is left tiny.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.errors import InvalidInput
+from encoder.tokenizer import Tokenizer
+from ingest.boundaries import LEVEL_NONE, LEVEL_UNDIVIDED, boundary_levels
+from ingest.documents import Document
+
+CHUNKER_VERSION = 1
+TOKENS_MAX_DEFAULT = 256
+TOKENS_MAX_LEAST = 16
+TITLE_TOKENS_MAX = 64
+CHARS_PER_TOKEN_MAX = 16  # a chunk has at most this many code points per token of its limit
+WINDOW_CHARS = 1 << 18  # a document is tokenized in windows of this size: memory stays bounded
+UNREAD_CHARS_MAX = 64  # longest run that the tokenizer drops (control characters) and a chunk still carries at its edge
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A slice of a document: ``text == document.text[char_start:char_end]``, without white space at its ends."""
+
+    chunk_index: int
+    char_start: int  # code points, from 0
+    char_end: int  # exclusive
+    token_count: int  # of the document's own tokens; neither title nor end-of-sequence
+    text: str
+
+
+class Chunker:
+    """Cuts documents into chunks of at most ``tokens_max`` tokens (and 16 code points per token).
+
+    A chunk has at least a quarter of ``tokens_max``, unless its document is shorter or a run without tokens (blanks,
+    a word of thousands of letters) fills it. Stateless after its making: safe in many threads.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, tokens_max: int = TOKENS_MAX_DEFAULT) -> None:
+        if tokens_max < TOKENS_MAX_LEAST:
+            raise InvalidInput("tokens_max", f"tokens_max is {tokens_max}; at least {TOKENS_MAX_LEAST} is needed.")
+        self._tokenizer = tokenizer
+        self.tokens_max = tokens_max
+        self.chars_max = tokens_max * CHARS_PER_TOKEN_MAX
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides where chunks end and what a passage is, readable; the tokenizer is in the model's own."""
+        return f"v{CHUNKER_VERSION}-tokens{self.tokens_max}-title{TITLE_TOKENS_MAX}"
+
+    @property
+    def passage_tokens_max(self) -> int:
+        """Most tokens of a passage: title, chunk, and one for the end-of-sequence token."""
+        return self.tokens_max + TITLE_TOKENS_MAX + 1
+
+    def passage(self, document: Document, chunk: Chunk) -> str:
+        """Say what the encoder and BM25 read: the title (its first 64 tokens), a newline, the chunk's text."""
+        return join_passage(self.passage_title(document.title), chunk.text)
+
+    def passage_title(self, title: str) -> str:
+        """Bring a title to one line and cut it after its first 64 tokens."""
+        line = " ".join(title.split())
+        offsets = self._tokenizer.encode_with_offsets(line).offsets
+        if len(offsets) <= TITLE_TOKENS_MAX:
+            return line
+        return line[: int(offsets[TITLE_TOKENS_MAX - 1, 1])]
+
+    def chunk(self, document: Document) -> list[Chunk]:
+        """Cut a document's text into chunks, in order, without overlap.
+
+        Together they hold all that is not white space, except runs of more than 64 characters that the tokenizer
+        drops (control characters). :class:`InvalidInput` names ``text`` where the tokenizer reads nothing at all.
+        """
+        text = document.text
+        starts, ends = self._tokenize(text)
+        if not len(starts):
+            raise InvalidInput(
+                "text", "text holds nothing that the tokenizer can read; there is nothing to find in it."
+            )
+        levels = boundary_levels(text, starts, ends)
+        cuts = [*self._cuts(text, starts, ends, levels), len(starts)]
+        chunks: list[Chunk] = []
+        for first, last in pairwise(cuts):
+            lower = int(starts[first]) if first or starts[0] > UNREAD_CHARS_MAX else 0
+            upper = int(starts[last]) if last < len(starts) else len(text)
+            start, end = _trim(text, lower, int(ends[last - 1]), upper)
+            if start < end:
+                chunks.append(Chunk(len(chunks), start, end, last - first, text[start:end]))
+        return chunks
+
+    def _tokenize(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give each token's start and end (both ``(l,)``, code points); tokens over the limit of characters are cut."""
+        found = []
+        for start, end in _windows(text):
+            offsets = self._tokenizer.encode_with_offsets(text[start:end]).offsets
+            found.append(offsets + start)
+        offsets = np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
+        starts, ends = np.ascontiguousarray(offsets.T)
+        return _cut_long_tokens(starts, ends, self.chars_max)
+
+    def _cuts(
+        self, text: str, starts: NDArray[np.int64], ends: NDArray[np.int64], levels: NDArray[np.int8]
+    ) -> Iterator[int]:
+        """Give the token that each chunk begins with."""
+        total = len(starts)
+        first = 0
+        while True:
+            yield first
+            by_chars = int(np.searchsorted(ends, starts[first] + self.chars_max, side="right"))
+            limit = min(first + self.tokens_max, by_chars, total)
+            if limit == total:
+                return
+            # Share what is left evenly: 260 tokens become two halves, not 256 and 4.
+            rest = total - first
+            share = rest / math.ceil(rest / self.tokens_max)
+            upper = max(min(limit, total - self.tokens_max // 4), first + 1)
+            lower = min(first + math.ceil(share / 2), first + math.ceil((upper - first) / 2))
+            first = _best_cut(text, starts, levels, max(lower, first + 1), upper, first + share)
+
+
+def join_passage(passage_title: str, chunk_text: str) -> str:
+    """Join a cut title (it may be empty) and a chunk's text."""
+    return f"{passage_title}\n{chunk_text}" if passage_title else chunk_text
+
+
+def _best_cut(
+    text: str, starts: NDArray[np.int64], levels: NDArray[np.int8], lower: int, upper: int, target: float
+) -> int:
+    """Choose the token in ``[lower, upper]`` to begin the next chunk: the highest level, then nearest to the target."""
+    window = levels[lower : upper + 1]
+    best = int(window.max())
+    places = np.flatnonzero(window == best) + lower
+    if best == LEVEL_UNDIVIDED:
+        return upper
+    if best == LEVEL_NONE:
+        outside = [place for place in places if not _inside_word(text, int(starts[place]))]
+        places = np.array(outside) if outside else places
+    return int(places[np.argmin(np.abs(places - target))])
+
+
+def _inside_word(text: str, position: int) -> bool:
+    return text[position - 1].isalnum() and text[position].isalnum()
+
+
+def _windows(text: str) -> Iterator[tuple[int, int]]:
+    """Cut a text into windows at line ends, else at blanks, else anywhere: no word is split where it can be helped."""
+    start = 0
+    while start < len(text):
+        end = start + WINDOW_CHARS
+        if end < len(text):
+            middle = start + WINDOW_CHARS // 2
+            end = (text.rfind("\n", middle, end) + 1) or (text.rfind(" ", middle, end) + 1) or end
+        yield start, min(end, len(text))
+        start = end
+
+
+def _cut_long_tokens(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], chars_max: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut tokens (the unknown token swallows words of any length) into pieces of at most ``chars_max``."""
+    if not np.any(ends - starts > chars_max):
+        return starts, ends
+    pieces = [
+        (piece, min(piece + chars_max, int(end)))
+        for start, end in zip(starts, ends, strict=True)
+        for piece in range(int(start), max(int(end), int(start) + 1), chars_max)
+    ]
+    cut = np.array(pieces, dtype=np.int64)
+    return cut[:, 0], cut[:, 1]
+
+
+def _trim(text: str, lower: int, token_end: int, upper: int) -> tuple[int, int]:
+    """Take what the tokenizer dropped after the last token (accents, control characters), but never blanks."""
+    if upper - token_end > UNREAD_CHARS_MAX:
+        upper = token_end + len(text[token_end : token_end + UNREAD_CHARS_MAX].rstrip())
+    end = lower + len(text[lower:upper].rstrip())
+    return end - len(text[lower:end].lstrip()), end

@@ -1,0 +1,241 @@
+"""The index inside this process, on the embedded engine: one directory, one process. Fulfils ``VectorIndex``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.errors import IndexUnavailable, MambaSearchError
+from ingest.index import points
+from ingest.index.data_directory import WRITE_BYTES_MIN, DataDirectory, Manifest
+from ingest.index.engine import Engine
+from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
+from ingest.index.optimizing import optimize_in_child
+
+logger = logging.getLogger(__name__)
+
+# The write-ahead log is replayed on opening: flushing keeps it short (20 ms each).
+FLUSH_CHUNKS = 2000
+# Below this, scanning all vectors takes a few milliseconds. Above, the graphs are renewed when half as many points
+# again have come: all renewals together then cost three times the last one.
+OPTIMIZE_POINTS_MIN = 20_000
+# Writes wait while an optimization has this many to catch up with (about 200 MB).
+JOURNAL_POINTS_MAX = 50_000
+# Catching up goes in steps of so many writes, a few milliseconds each, so that searches come in between.
+REPLAY_OPERATIONS = 16
+
+_Result = TypeVar("_Result")
+
+
+class EmbeddedIndex:
+    """Runs the engine's blocking calls one after another on a thread of its own."""
+
+    def __init__(self, directory: DataDirectory, engine: Engine, manifest: Manifest, optimize_points_min: int) -> None:
+        self.fingerprint = manifest.fingerprint
+        self.dimension = manifest.dimension
+        self._directory = directory
+        self._engine = engine
+        self._manifest = manifest
+        self._optimize_points_min = optimize_points_min
+        self._points = engine.count_points()
+        self._unflushed = 0
+        self._journaled = 0
+        self._closed = False
+        self._optimization: asyncio.Task[None] | None = None
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        dimension: int,
+        fingerprint: str,
+        write_bytes_min: int = WRITE_BYTES_MIN,
+        optimize_points_min: int = OPTIMIZE_POINTS_MIN,
+    ) -> Self:
+        """Open the index in a directory, or make one.
+
+        :class:`InUse` where another process holds it; :class:`FingerprintMismatch` where another model or chunker
+        made it; :class:`StorageFull` where the disk is (nearly) full; :class:`IndexUnavailable` where it is damaged.
+        Writing is refused while less than ``write_bytes_min`` bytes of the disk are free.
+        """
+        held = await asyncio.to_thread(DataDirectory.hold, directory, write_bytes_min=write_bytes_min)
+        try:
+            manifest = await asyncio.to_thread(held.bind, dimension=dimension, fingerprint=fingerprint)
+            engine = await asyncio.to_thread(_open_engine, held, manifest)
+        except BaseException:
+            held.release()
+            raise
+        return cls(held, engine, manifest, optimize_points_min)
+
+    async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
+        """Write chunks durably."""
+        points.check_batch(chunks, self.dimension)
+        if not chunks:
+            return
+        if self._optimization and self._journaled >= JOURNAL_POINTS_MAX:
+            await asyncio.wait([self._optimization])
+        await self._write(lambda: self._upsert(chunks))
+        self._optimize_when_due()
+
+    async def count_chunks(self, document_id: str, generation: int) -> int:
+        """Count a generation's chunks."""
+        return await self._run(lambda: self._engine.count_chunks(document_id, only=generation))
+
+    async def commit_record(self, record: DocumentRecord) -> None:
+        """Make a generation the visible one."""
+        await self._write(lambda: self._engine.put_record(record))
+
+    async def get_records(self, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
+        """Read the records that exist."""
+        points.check_read("document_ids", len(document_ids))
+        return await self._run(lambda: self._engine.get_records(document_ids))
+
+    async def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
+        """Read chunks, in order."""
+        points.check_read("last", last - first + 1)
+        return await self._run(lambda: self._engine.get_chunks(document_id, generation, first, last))
+
+    async def delete_generations(self, document_id: str, *, keep: int) -> int:
+        """Delete all generations but one."""
+        return await self._run(lambda: self._engine.delete_chunks(document_id, but=keep))
+
+    async def delete_document(self, document_id: str) -> int:
+        """Delete the record, then the chunks."""
+
+        def delete() -> int:
+            self._engine.delete_record(document_id)
+            return self._engine.delete_chunks(document_id)
+
+        return await self._run(delete)
+
+    async def search_dense(self, embedding: NDArray[np.float32], limit: int) -> list[IndexHit]:
+        """Find the nearest chunks."""
+        points.check_limit(limit)
+        points.check_embedding(embedding, self.dimension)
+        return await self._run(lambda: self._engine.search_dense(embedding, limit))
+
+    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+        """Find the best chunks by BM25."""
+        points.check_limit(limit)
+        if not len(sparse.indices):
+            return []
+        return await self._run(lambda: self._engine.search_sparse(sparse, limit))
+
+    async def stats(self) -> IndexStats:
+        """Count documents and chunks."""
+        return await self._run(self._engine.stats)
+
+    async def close(self) -> None:
+        """Flush, let go of the directory. A second call does nothing."""
+        if self._closed:
+            return
+        if self._optimization:
+            self._optimization.cancel()
+            await asyncio.wait([self._optimization])
+        self._closed = True
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.close)
+        finally:
+            self._executor.shutdown(wait=False)
+            self._directory.release()
+
+    async def optimize(self) -> None:
+        """Build graphs over all dense vectors, in a child process; searches and writes go on meanwhile.
+
+        :class:`StorageFull` where the disk cannot hold a second copy.
+        """
+        number = self._manifest.engine_number + 1
+        draft = self._directory.engine_folder(number)
+        try:
+            points_count = await self._run(lambda: self._copy_engine(draft))
+            await optimize_in_child(draft)
+            optimized = await self._run(lambda: Engine.load(draft))
+            while await self._run(lambda: self._engine.replay_journal(optimized, REPLAY_OPERATIONS)):
+                pass
+            await self._run(lambda: self._adopt_engine(optimized, number, points_count))
+        finally:
+            await self._run(self._end_optimization)
+
+    def _optimize_when_due(self) -> None:
+        optimized = self._manifest.optimized_points
+        if self._optimization is None and self._points - optimized >= max(self._optimize_points_min, optimized // 2):
+            self._optimization = asyncio.create_task(self._optimize_quietly())
+
+    async def _optimize_quietly(self) -> None:
+        try:
+            await self.optimize()
+        except (MambaSearchError, OSError) as error:
+            # Searches stay right without graphs, only slower: try again when as many points again have come.
+            logger.warning("the index was not optimized: %s", error)
+            self._manifest = self._manifest.model_copy(update={"optimized_points": self._points})
+        finally:
+            self._optimization = None
+
+    def _copy_engine(self, draft: Path) -> int:
+        """Copy the engine's files while it is closed; searches wait that long."""
+        folder = self._directory.engine_folder(self._manifest.engine_number)
+        self._engine.flush()
+        self._directory.check_write(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+        points_count = self._engine.count_points()
+        self._engine.close()
+        try:
+            shutil.copytree(folder, draft)
+        finally:
+            self._engine = Engine.load(folder)
+        self._engine.start_journal()
+        self._journaled = 0
+        return points_count
+
+    def _adopt_engine(self, optimized: Engine, number: int, points_count: int) -> None:
+        """Let the optimized copy take over, brought up to date: nothing else runs on this thread meanwhile."""
+        while self._engine.replay_journal(optimized, REPLAY_OPERATIONS):
+            pass
+        optimized.flush()
+        manifest = self._manifest.model_copy(update={"engine_number": number, "optimized_points": points_count})
+        self._directory.write_manifest(manifest)
+        old, self._engine, self._manifest = self._engine, optimized, manifest
+        old.close()
+
+    def _end_optimization(self) -> None:
+        self._engine.drop_journal()
+        self._directory.remove_engines(keep=self._manifest.engine_number)
+
+    def _upsert(self, chunks: Sequence[IndexedChunk]) -> None:
+        self._engine.upsert_chunks(chunks)
+        self._points += len(chunks)
+        self._journaled += len(chunks)
+        self._unflushed += len(chunks)
+        if self._unflushed >= FLUSH_CHUNKS:
+            self._engine.flush()
+            self._unflushed = 0
+
+    async def _write(self, call: Callable[[], _Result]) -> _Result:
+        def checked() -> _Result:
+            self._directory.check_write()
+            return call()
+
+        return await self._run(checked)
+
+    async def _run(self, call: Callable[[], _Result]) -> _Result:
+        if self._closed:
+            raise IndexUnavailable(f"The index in {self._directory.path} is closed; open it again.")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def _open_engine(directory: DataDirectory, manifest: Manifest) -> Engine:
+    directory.remove_engines(keep=manifest.engine_number)
+    folder = directory.engine_folder(manifest.engine_number)
+    if folder.exists():
+        return Engine.load(folder)
+    directory.check_write()
+    return Engine.create(folder, manifest.dimension)

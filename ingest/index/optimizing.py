@@ -1,0 +1,54 @@
+"""Optimizing an engine in a process of its own: ``python -m ingest.index.optimizing FOLDER``.
+
+The engine builds its graphs in one call that holds Python's interpreter lock for minutes: in the process that answers
+searches it would silence all of them. So it works on a copy, in a child, at low priority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from encoder.errors import IndexUnavailable
+from ingest.index.engine import Engine
+
+NICENESS = 10
+
+
+async def optimize_in_child(folder: Path) -> None:
+    """Optimize the engine in a folder that nobody has open; cancelling ends the child.
+
+    :class:`IndexUnavailable` where the child fails.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "ingest.index.optimizing",
+        str(folder),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, messages = await child.communicate()
+    except BaseException:
+        child.kill()
+        await child.wait()
+        raise
+    if child.returncode:
+        reason = messages.decode(errors="replace").strip()[-300:]
+        raise IndexUnavailable(f"Optimizing {folder} failed with exit status {child.returncode}: {reason}")
+
+
+def main(folder: Path) -> None:
+    """Optimize, flush, end."""
+    os.nice(NICENESS)
+    engine = Engine.load(folder)
+    engine.optimize()
+    engine.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
