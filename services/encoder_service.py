@@ -142,8 +142,8 @@ def running(settings: EncoderSettings, applications: Mapping[str, tuple[str, Enc
             yield
         finally:
             if ray.is_initialized():
-                serve.shutdown()
-            ray.shutdown()  # type: ignore[no-untyped-call]
+                serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
 
 
 def _deploy(name: str, application: Application) -> None:

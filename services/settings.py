@@ -83,6 +83,17 @@ class PassageModelSettings(Settings):
     )
 
 
+class DeviceSettings(Settings):
+    """Where a model runs."""
+
+    encoder_device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run: auto, cpu, cuda, cuda:1, …"
+    )
+    encoder_threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of each replica. Default: the machine's cores, shared evenly."
+    )
+
+
 class EncoderTargetSettings(Settings):
     """Where the encoder service is, for those who ask it."""
 
@@ -115,19 +126,13 @@ class QdrantSettings(Settings):
     )
 
 
-class EncoderSettings(QueryModelSettings, PassageModelSettings):
+class EncoderSettings(QueryModelSettings, PassageModelSettings, DeviceSettings):
     """The encoder service. One model for both roles makes one deployment; two models make two."""
 
     encoder_host: Literal["127.0.0.1", "0.0.0.0"] = Field(  # noqa: S104 - the choice is the operator's
         "127.0.0.1", description="Address to listen on: 127.0.0.1, or 0.0.0.0 for all (no encryption, no keys)."
     )
     encoder_port: int = Field(9000, ge=1, le=65535, description="Port of the encoder service.")
-    encoder_device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run: auto, cpu, cuda, cuda:1, …"
-    )
-    encoder_threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads of each replica. Default: the machine's cores, shared evenly."
-    )
     encoder_num_replicas: int = Field(1, ge=1, le=1024, description="Copies of each model.")
     encoder_num_gpus: float = Field(0.0, ge=0, le=64, description="GPUs that each replica reserves; 0.5 shares one.")
     encoder_max_queued_requests: int = Field(
@@ -224,4 +229,17 @@ class UpSettings(EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexO
     up_timeout_s: float = Field(180.0, gt=0, le=3600, description="Longest wait for all parts to become ready.")
     stop_timeout_s: float = Field(
         20.0, gt=0, le=600, description="Longest wait for one part to stop before it is killed."
+    )
+
+
+class CommandSettings(DeviceSettings):
+    """The commands of ``mamba-search`` that ask a service, or do its work in their own process."""
+
+    search_target: str = Field("127.0.0.1:50051", min_length=3, description="Host and port of the search service.")
+    ingest_target: str = Field("127.0.0.1:50052", min_length=3, description="Host and port of the ingestion worker.")
+    command_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="Longest wait of a command for one answer of a service."
+    )
+    model: Path = Field(
+        DEFAULT_MODEL_FOLDER, description="Folder of the model that commands run themselves. Default: the one shipped."
     )

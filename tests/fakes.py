@@ -43,9 +43,7 @@ class FakeEncoder:
             if not words:
                 raise InvalidInput(f"{field}[{row}]", f"{field}[{row}] is empty or only white space.")
             if len(words) + 1 > tokens_max:
-                raise InvalidInput(
-                    f"{field}[{row}]", f"{field}[{row}] has {len(words) + 1} tokens; limit {tokens_max}."
-                )
+                raise InvalidInput(f"{field}[{row}]", f"{field}[{row}] is over {tokens_max} tokens.")
             for word in words:
                 digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
                 embeddings[row, int.from_bytes(digest[:4]) % self._info.dimension] += 1 if digest[4] & 1 else -1

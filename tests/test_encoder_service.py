@@ -1,0 +1,167 @@
+"""The encoder service in a real Ray Serve, with a fake model in its replicas."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
+
+from encoder.client import EncoderClient
+from encoder.errors import FingerprintMismatch, InvalidInput, Overloaded, TimedOut
+from tests.fakes import FakeEncoder
+from tests.processes import alive, descendants, free_port, listening_addresses
+
+ROOT = Path(__file__).parent.parent
+QUEUED_MAX = 3
+
+
+class Service:
+    def __init__(self, process: subprocess.Popen[str], port: int, ray_dir: Path) -> None:
+        self.process = process
+        self.port = port
+        self.ray_dir = ray_dir
+
+    def client(self, *, query: str = "query-encoder", timeout_s: float = 20, attempts_max: int = 1) -> EncoderClient:
+        return EncoderClient(
+            f"127.0.0.1:{self.port}",
+            query_application=query,
+            passage_application="passage-encoder",
+            timeout_s=timeout_s,
+            attempts_max=attempts_max,
+            concurrency_max=16,
+        )
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    port = free_port()
+    ray_dir = Path(f"/tmp/mamba-test-{port}")
+    environment = os.environ | {  # noqa: TID251 - for a child process
+        "MAMBASEARCH_ENCODER_PORT": str(port),
+        "MAMBASEARCH_ENCODER_MAX_QUEUED_REQUESTS": str(QUEUED_MAX),
+        "MAMBASEARCH_ENCODER_MAX_ONGOING_REQUESTS": "16",
+        "MAMBASEARCH_RAY_DIR": str(ray_dir),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "tests.fake_encoder_service"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert any(line == "ready\n" for line in process.stdout)
+        yield Service(process, port, ray_dir)
+        process.terminate()
+
+
+async def test_embeddings_are_the_replicas_own(service: Service) -> None:
+    client = service.client()
+    texts = [f"passage number {number}" for number in range(200)]
+    encoded = await client.encode_passages(texts)
+    expected = await FakeEncoder().encode_passages(texts)
+    np.testing.assert_array_equal(encoded.embeddings, expected.embeddings)
+    assert encoded.token_counts == expected.token_counts
+    assert (await client.encode_queries(["number 7"])).embeddings.shape == (1, 384)
+    info = await client.info()
+    assert (info.fingerprint, info.dimension, info.batch_size_max) == ("q+p", 384, 1024)
+    await client.close()
+
+
+async def test_refusals_name_the_field_and_its_place(service: Service) -> None:
+    client = service.client()
+    with pytest.raises(InvalidInput, match="empty or only white space") as refusal:
+        await client.encode_passages([*["word"] * 150, " "])
+    assert refusal.value.field == "passages[150]"
+    with pytest.raises(InvalidInput, match="over 512 tokens") as refusal:
+        await client.encode_queries(["word " * 600])
+    assert refusal.value.field == "queries[0]"
+    await client.close()
+
+
+async def test_status_carries_field_violations(service: Service) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        stub = encoder_pb2_grpc.EncoderServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await stub.EncodeQueries(encoder_pb2.EncodeQueriesRequest(), metadata=(("application", "query-encoder"),))
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = dict(failure.value.trailing_metadata())["grpc-status-details-bin"]
+    bad_request = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad_request) for detail in status_pb2.Status.FromString(details).details)
+    assert bad_request.field_violations[0].field == "queries"
+    assert failure.value.details() == bad_request.field_violations[0].description
+
+
+async def test_unforeseen_failures_show_an_incident_and_nothing_else(service: Service) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        stub = encoder_pb2_grpc.EncoderServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await stub.EncodeQueries(
+                encoder_pb2.EncodeQueriesRequest(queries=["crash secret"]),
+                metadata=(("application", "query-encoder"),),
+            )
+    assert failure.value.code() is grpc.StatusCode.INTERNAL
+    assert "incident" in failure.value.details()
+    assert "secret" not in str(failure.value)
+    logs = "".join(path.read_text(errors="replace") for path in service.ray_dir.rglob("*") if path.is_file())
+    assert "incident" in logs
+    assert "secret" not in logs
+
+
+async def test_a_full_queue_refuses_with_a_delay_and_a_patient_client_gets_through(service: Service) -> None:
+    hasty, patient = service.client(), service.client(attempts_max=10)
+    slow = [asyncio.ensure_future(hasty.encode_queries(["slowly"])) for _ in range(QUEUED_MAX + 4)]
+    outcomes = await asyncio.gather(*slow, patient.encode_queries(["quick"]), return_exceptions=True)
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+    assert 1 <= len(refusals) <= 4
+    assert all(0.1 <= refusal.retry_after_s <= 10 for refusal in refusals)
+    assert all("queue is full" in str(refusal) for refusal in refusals)
+    assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == len(outcomes) - len(refusals)
+    assert not isinstance(outcomes[-1], BaseException)
+    await hasty.close()
+    await patient.close()
+
+
+async def test_a_deadline_ends_the_wait(service: Service) -> None:
+    client = service.client(timeout_s=0.3)
+    await client.info()
+    with pytest.raises(TimedOut):
+        await client.encode_queries(["slowly"])
+    await client.close()
+
+
+async def test_a_changed_model_is_noticed(service: Service) -> None:
+    client = service.client(query="passage-encoder")
+    await client.info()
+    client._infos["passage-encoder"] = await FakeEncoder(fingerprint="before").info()
+    with pytest.raises(FingerprintMismatch, match="from before to p"):
+        await client.encode_passages(["text"])
+    await client.close()
+
+
+async def test_health(service: Service) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        metadata = (("application", "passage-encoder"),)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), metadata=metadata)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await stub.Check(health_pb2.HealthCheckRequest(service="other"), metadata=metadata)
+        assert failure.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_listens_beyond_loopback_and_nothing_is_left(service: Service) -> None:
+    pids = descendants(service.process.pid) | {service.process.pid}
+    addresses = listening_addresses(pids)
+    assert ("loopback", service.port) in addresses
+    # Each replica's own port, which asks for the secret of this run.
+    assert len([port for name, port in addresses if name != "loopback"]) <= 2
+    service.process.terminate()
+    assert service.process.wait(30) == 0
+    assert not [pid for pid in pids if alive(pid)]
+    assert not service.ray_dir.exists()
