@@ -1,0 +1,255 @@
+"""One search: check the query, encode it, ask the index, fuse, drop what is no longer committed.
+
+The gRPC service, the command line and the evaluation share it. Knows no gRPC and no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.errors import InvalidInput
+from encoder.interface import Encoder
+from encoder.tokenizer import Tokenizer
+from ingest.index.interface import LIMIT_MAX, READ_MAX, DocumentRecord, IndexHit, SparseVector, StoredChunk, VectorIndex
+from ingest.sparse import sparse_query
+from services.fusion import fuse
+
+QUERY_TOKENS_MAX = 512
+# No 512 tokens of any language need more; longer queries are refused before they are tokenized.
+QUERY_CHARS_MAX = 16 * QUERY_TOKENS_MAX
+TOP_K_MAX = 200
+TOP_K_DEFAULT = 10
+# How many candidates each half of a search contributes: fusion and dropped generations need more than top_k.
+CANDIDATES_PER_HIT = 4
+CANDIDATES_MIN = 100
+# How often a search is repeated, with twice the candidates each time, where too few are of a committed generation.
+ROUNDS_MAX = 3
+
+_Key = tuple[str, int, int]  # document_id, generation, chunk_index
+
+
+class SearchMode(Enum):
+    """How chunks are scored: by embeddings, by words, or by both."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    HYBRID = "hybrid"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that answers the query, with the record of its document. Higher scores are better."""
+
+    rank: int  # from 1
+    score: float
+    chunk: StoredChunk
+    record: DocumentRecord
+    dense_score: float | None  # cosine, where the chunk was among the dense candidates
+    sparse_score: float | None  # BM25, where it was among the sparse ones
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTimings:
+    """Where a search's time went."""
+
+    encode_time_ms: float
+    index_time_ms: float
+    total_time_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits, best first."""
+
+    hits: tuple[Hit, ...]
+    query_tokens: int  # as the encoder read them; 0 where none was asked
+    timings: SearchTimings
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """What both halves of a search found, best first."""
+
+    dense: Sequence[IndexHit]
+    sparse: Sequence[IndexHit]
+
+    def committed(self, records: Mapping[str, DocumentRecord]) -> _Candidates:
+        """Keep the chunks whose generation is the one in their document's record."""
+        return _Candidates(_committed(self.dense, records), _committed(self.sparse, records))
+
+    def chunks(self) -> dict[_Key, StoredChunk]:
+        """Collect the chunks, each once."""
+        return {_key(hit.chunk): hit.chunk for hit in (*self.dense, *self.sparse)}
+
+
+class Searcher:
+    """Searches one index with one encoder. Safe for many searches at once.
+
+    ``dense_weight`` and ``sparse_weight`` say how much each ranking counts in a hybrid search.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        index: VectorIndex,
+        tokenizer: Tokenizer,
+        *,
+        dense_weight: float = 1.0,
+        sparse_weight: float = 1.0,
+    ) -> None:
+        self._encoder = encoder
+        self._index = index
+        self._tokenizer = tokenizer
+        self._dense_weight = dense_weight
+        self._sparse_weight = sparse_weight
+
+    async def search(self, query: str, mode: SearchMode, top_k: int) -> SearchResult:
+        """Find the ``top_k`` best chunks, fewer only where the index has no more.
+
+        :class:`InvalidInput` names ``query`` or ``top_k``; otherwise what the encoder and the index raise.
+        """
+        started = time.perf_counter()
+        self._check(query, top_k)
+        sparse = sparse_query(query) if mode is not SearchMode.DENSE else None
+        encoding = asyncio.ensure_future(self._encode(query)) if mode is not SearchMode.SPARSE else None
+        try:
+            found, records, index_time_s = await self._find(encoding, sparse, top_k)
+            encoded = await encoding if encoding else _NOT_ENCODED
+        finally:
+            if encoding:
+                encoding.cancel()
+                await asyncio.gather(encoding, return_exceptions=True)
+        return SearchResult(
+            hits=tuple(self._rank(found, records, mode)[:top_k]),
+            query_tokens=encoded.tokens,
+            timings=SearchTimings(
+                encode_time_ms=encoded.time_s * 1000,
+                index_time_ms=index_time_s * 1000,
+                total_time_ms=(time.perf_counter() - started) * 1000,
+            ),
+        )
+
+    def _check(self, query: str, top_k: int) -> None:
+        if not 1 <= top_k <= TOP_K_MAX:
+            raise InvalidInput("top_k", f"top_k is {top_k}; 1 to {TOP_K_MAX} are allowed.")
+        if not query.strip():
+            raise InvalidInput("query", "query is empty or only white space; say what to look for.")
+        if len(query) > QUERY_CHARS_MAX:
+            raise InvalidInput(
+                "query", f"query has {len(query)} characters; the limit is {QUERY_CHARS_MAX}. Shorten it."
+            )
+        tokens = self._tokenizer.count(query) + 1  # the end-of-sequence token
+        if tokens > QUERY_TOKENS_MAX:
+            raise InvalidInput("query", f"query has {tokens} tokens; the limit is {QUERY_TOKENS_MAX}. Shorten it.")
+
+    async def _encode(self, query: str) -> _EncodedQuery:
+        started = time.perf_counter()
+        try:
+            encoded = await self._encoder.encode_queries([query])
+        except InvalidInput as error:
+            raise InvalidInput("query", str(error).replace("queries[0]", "query")) from None
+        return _EncodedQuery(encoded.embeddings[0], encoded.token_counts[0], time.perf_counter() - started)
+
+    async def _find(
+        self, encoding: asyncio.Future[_EncodedQuery] | None, sparse: SparseVector | None, top_k: int
+    ) -> tuple[_Candidates, dict[str, DocumentRecord], float]:
+        """Ask the index until ``top_k`` committed chunks are there, or no more to be had."""
+        limit = max(CANDIDATES_PER_HIT * top_k, CANDIDATES_MIN)
+        index_time_s = 0.0
+        for round_number in range(1, ROUNDS_MAX + 1):
+            found, search_time_s = await self._candidates(encoding, sparse, limit)
+            started = time.perf_counter()
+            records = await self._records(found)
+            index_time_s += search_time_s + time.perf_counter() - started
+            committed = found.committed(records)
+            more = max(len(found.dense), len(found.sparse)) >= limit and limit < LIMIT_MAX
+            too_few = more and len(committed.chunks()) < top_k
+            if round_number == ROUNDS_MAX or not (too_few or (round_number == 1 and _overtaken(found, records))):
+                break
+            limit = min(2 * limit, LIMIT_MAX)
+        return committed, records, index_time_s
+
+    async def _candidates(
+        self, encoding: asyncio.Future[_EncodedQuery] | None, sparse: SparseVector | None, limit: int
+    ) -> tuple[_Candidates, float]:
+        """Ask both halves at once; the time is the longer one's in the index."""
+
+        async def by_embedding() -> tuple[list[IndexHit], float]:
+            if encoding is None:
+                return [], 0.0
+            embedding = (await encoding).embedding
+            started = time.perf_counter()
+            return await self._index.search_dense(embedding, limit), time.perf_counter() - started
+
+        async def by_words() -> tuple[list[IndexHit], float]:
+            if sparse is None or not len(sparse.indices):
+                return [], 0.0
+            started = time.perf_counter()
+            return await self._index.search_sparse(sparse, limit), time.perf_counter() - started
+
+        words = asyncio.ensure_future(by_words())
+        try:
+            dense, dense_time_s = await by_embedding()
+            found, sparse_time_s = await words
+        finally:
+            words.cancel()
+            await asyncio.gather(words, return_exceptions=True)
+        return _Candidates(dense, found), max(dense_time_s, sparse_time_s)
+
+    async def _records(self, found: _Candidates) -> dict[str, DocumentRecord]:
+        document_ids = list({hit.chunk.document_id for hit in (*found.dense, *found.sparse)})
+        records: dict[str, DocumentRecord] = {}
+        for start in range(0, len(document_ids), READ_MAX):
+            records |= await self._index.get_records(document_ids[start : start + READ_MAX])
+        return records
+
+    def _rank(self, found: _Candidates, records: Mapping[str, DocumentRecord], mode: SearchMode) -> list[Hit]:
+        dense = {_key(hit.chunk): hit.score for hit in found.dense}
+        sparse = {_key(hit.chunk): hit.score for hit in found.sparse}
+        scores: Mapping[_Key, float] = dense or sparse
+        if mode is SearchMode.HYBRID:
+            scores = fuse([(self._dense_weight, list(dense)), (self._sparse_weight, list(sparse))])
+        chunks = found.chunks()
+        # Equal scores have an order too, or the same search would answer differently each time.
+        order = sorted(scores, key=lambda key: (-scores[key], key))
+        return [
+            Hit(rank, scores[key], chunks[key], records[key[0]], dense.get(key), sparse.get(key))
+            for rank, key in enumerate(order, start=1)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodedQuery:
+    embedding: NDArray[np.float32]  # (d,)
+    tokens: int
+    time_s: float
+
+
+_NOT_ENCODED = _EncodedQuery(np.empty(0, dtype=np.float32), tokens=0, time_s=0.0)
+
+
+def _key(chunk: StoredChunk) -> _Key:
+    return chunk.document_id, chunk.generation, chunk.chunk_index
+
+
+def _committed(hits: Sequence[IndexHit], records: Mapping[str, DocumentRecord]) -> list[IndexHit]:
+    return [
+        hit
+        for hit in hits
+        if (record := records.get(hit.chunk.document_id)) and record.generation == hit.chunk.generation
+    ]
+
+
+def _overtaken(found: _Candidates, records: Mapping[str, DocumentRecord]) -> bool:
+    """Whether a document was found by an old generation only: its new one may have come after the search."""
+    newest: dict[str, int] = {}
+    for hit in (*found.dense, *found.sparse):
+        newest[hit.chunk.document_id] = max(newest.get(hit.chunk.document_id, 0), hit.chunk.generation)
+    return any(name in records and generation < records[name].generation for name, generation in newest.items())
