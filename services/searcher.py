@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +18,26 @@ from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.index.interface import LIMIT_MAX, READ_MAX, DocumentRecord, IndexHit, SparseVector, StoredChunk, VectorIndex
 from ingest.sparse import sparse_query
+from services import passages
 from services.fusion import fuse
+from services.results import Hit, RetrieveResult, SearchMode, SearchResult, SearchTimings
+
+__all__ = [
+    "TOKEN_BUDGET_MAX",
+    "TOP_K_MAX",
+    "Hit",
+    "RetrieveResult",
+    "SearchMode",
+    "SearchResult",
+    "SearchTimings",
+    "Searcher",
+]
 
 QUERY_TOKENS_MAX = 512
 # No 512 tokens of any language need more; longer queries are refused before they are tokenized.
 QUERY_CHARS_MAX = 16 * QUERY_TOKENS_MAX
 TOP_K_MAX = 200
-TOP_K_DEFAULT = 10
+TOKEN_BUDGET_MAX = 131_072
 # How many candidates each half of a search contributes: fusion and dropped generations need more than top_k.
 CANDIDATES_PER_HIT = 4
 CANDIDATES_MIN = 100
@@ -33,44 +45,6 @@ CANDIDATES_MIN = 100
 ROUNDS_MAX = 3
 
 _Key = tuple[str, int, int]  # document_id, generation, chunk_index
-
-
-class SearchMode(Enum):
-    """How chunks are scored: by embeddings, by words, or by both."""
-
-    DENSE = "dense"
-    SPARSE = "sparse"
-    HYBRID = "hybrid"
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A chunk that answers the query, with the record of its document. Higher scores are better."""
-
-    rank: int  # from 1
-    score: float
-    chunk: StoredChunk
-    record: DocumentRecord
-    dense_score: float | None  # cosine, where the chunk was among the dense candidates
-    sparse_score: float | None  # BM25, where it was among the sparse ones
-
-
-@dataclass(frozen=True, slots=True)
-class SearchTimings:
-    """Where a search's time went."""
-
-    encode_time_ms: float
-    index_time_ms: float
-    total_time_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Hits, best first."""
-
-    hits: tuple[Hit, ...]
-    query_tokens: int  # as the encoder read them; 0 where none was asked
-    timings: SearchTimings
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +61,10 @@ class _Candidates:
     def chunks(self) -> dict[_Key, StoredChunk]:
         """Collect the chunks, each once."""
         return {_key(hit.chunk): hit.chunk for hit in (*self.dense, *self.sparse)}
+
+    def document_ids(self) -> set[str]:
+        """Name the documents."""
+        return {hit.chunk.document_id for hit in (*self.dense, *self.sparse)}
 
 
 class Searcher:
@@ -116,16 +94,8 @@ class Searcher:
         :class:`InvalidInput` names ``query`` or ``top_k``; otherwise what the encoder and the index raise.
         """
         started = time.perf_counter()
-        self._check(query, top_k)
-        sparse = sparse_query(query) if mode is not SearchMode.DENSE else None
-        encoding = asyncio.ensure_future(self._encode(query)) if mode is not SearchMode.SPARSE else None
-        try:
-            found, records, index_time_s = await self._find(encoding, sparse, top_k)
-            encoded = await encoding if encoding else _NOT_ENCODED
-        finally:
-            if encoding:
-                encoding.cancel()
-                await asyncio.gather(encoding, return_exceptions=True)
+        self._check_top_k(top_k)
+        found, records, encoded, index_time_s = await self._look(query, mode, top_k, lambda found: len(found.chunks()))
         return SearchResult(
             hits=tuple(self._rank(found, records, mode)[:top_k]),
             query_tokens=encoded.tokens,
@@ -136,9 +106,38 @@ class Searcher:
             ),
         )
 
-    def _check(self, query: str, top_k: int) -> None:
+    async def rank_documents(self, query: str, mode: SearchMode, count: int) -> list[tuple[str, float]]:
+        """Find the ``count`` best documents, each with the score of its best chunk; best first.
+
+        Fewer come where the index has no more, or where its ``LIMIT_MAX`` best chunks are all of fewer documents.
+        Raises what :meth:`search` does.
+        """
+        found, records, _, _ = await self._look(query, mode, count, lambda found: len(found.document_ids()))
+        best: dict[str, float] = {}
+        for hit in self._rank(found, records, mode):
+            best.setdefault(hit.record.document_id, hit.score)
+        return list(best.items())[:count]
+
+    async def _look(
+        self, query: str, mode: SearchMode, wanted: int, count: Callable[[_Candidates], int]
+    ) -> tuple[_Candidates, dict[str, DocumentRecord], _EncodedQuery, float]:
+        """Check and encode the query, and ask the index for candidates until ``count`` says that enough are there."""
+        self._check_query(query)
+        sparse = sparse_query(query) if mode is not SearchMode.DENSE else None
+        encoding = asyncio.ensure_future(self._encode(query)) if mode is not SearchMode.SPARSE else None
+        try:
+            found, records, index_time_s = await self._find(encoding, sparse, wanted, count)
+            encoded = await encoding if encoding else _NOT_ENCODED
+        finally:
+            if encoding:
+                encoding.cancel()
+        return found, records, encoded, index_time_s
+
+    def _check_top_k(self, top_k: int) -> None:
         if not 1 <= top_k <= TOP_K_MAX:
             raise InvalidInput("top_k", f"top_k is {top_k}; 1 to {TOP_K_MAX} are allowed.")
+
+    def _check_query(self, query: str) -> None:
         if not query.strip():
             raise InvalidInput("query", "query is empty or only white space; say what to look for.")
         if len(query) > QUERY_CHARS_MAX:
@@ -158,10 +157,14 @@ class Searcher:
         return _EncodedQuery(encoded.embeddings[0], encoded.token_counts[0], time.perf_counter() - started)
 
     async def _find(
-        self, encoding: asyncio.Future[_EncodedQuery] | None, sparse: SparseVector | None, top_k: int
+        self,
+        encoding: asyncio.Future[_EncodedQuery] | None,
+        sparse: SparseVector | None,
+        wanted: int,
+        count: Callable[[_Candidates], int],
     ) -> tuple[_Candidates, dict[str, DocumentRecord], float]:
-        """Ask the index until ``top_k`` committed chunks are there, or no more to be had."""
-        limit = max(CANDIDATES_PER_HIT * top_k, CANDIDATES_MIN)
+        """Ask the index until enough committed candidates are there, or no more to be had."""
+        limit = min(max(CANDIDATES_PER_HIT * wanted, CANDIDATES_MIN), LIMIT_MAX)
         index_time_s = 0.0
         for round_number in range(1, ROUNDS_MAX + 1):
             found, search_time_s = await self._candidates(encoding, sparse, limit)
@@ -170,7 +173,7 @@ class Searcher:
             index_time_s += search_time_s + time.perf_counter() - started
             committed = found.committed(records)
             more = max(len(found.dense), len(found.sparse)) >= limit and limit < LIMIT_MAX
-            too_few = more and len(committed.chunks()) < top_k
+            too_few = more and count(committed) < wanted
             if round_number == ROUNDS_MAX or not (too_few or (round_number == 1 and _overtaken(found, records))):
                 break
             limit = min(2 * limit, LIMIT_MAX)
@@ -204,7 +207,7 @@ class Searcher:
         return _Candidates(dense, found), max(dense_time_s, sparse_time_s)
 
     async def _records(self, found: _Candidates) -> dict[str, DocumentRecord]:
-        document_ids = list({hit.chunk.document_id for hit in (*found.dense, *found.sparse)})
+        document_ids = list(found.document_ids())
         records: dict[str, DocumentRecord] = {}
         for start in range(0, len(document_ids), READ_MAX):
             records |= await self._index.get_records(document_ids[start : start + READ_MAX])
