@@ -133,6 +133,44 @@ class Searcher:
                 encoding.cancel()
         return found, records, encoded, index_time_s
 
+    async def retrieve(self, query: str, mode: SearchMode, token_budget: int, top_k: int) -> RetrieveResult:
+        """Find passages of at most ``token_budget`` tokens together, from the ``top_k`` best chunks.
+
+        Neighbouring chunks are joined; one that is missing between two is read too, where the budget allows. Raises
+        what :meth:`search` raises, and :class:`InvalidInput` for ``token_budget``.
+        """
+        started = time.perf_counter()
+        if not 1 <= token_budget <= TOKEN_BUDGET_MAX:
+            message = f"token_budget is {token_budget}; 1 to {TOKEN_BUDGET_MAX} are allowed."
+            raise InvalidInput("token_budget", message)
+        found = await self.search(query, mode, top_k)
+        hits = passages.select(found.hits, token_budget)
+        read_started = time.perf_counter()
+        fillers = await self._read_gaps(hits, token_budget - sum(hit.chunk.token_count for hit in hits))
+        read_time_ms = (time.perf_counter() - read_started) * 1000
+        return RetrieveResult(
+            passages=tuple(passages.join(hits, fillers, token_budget, self._tokenizer.count)),
+            timings=SearchTimings(
+                encode_time_ms=found.timings.encode_time_ms,
+                index_time_ms=found.timings.index_time_ms + read_time_ms,
+                total_time_ms=(time.perf_counter() - started) * 1000,
+            ),
+        )
+
+    async def _read_gaps(self, hits: Sequence[Hit], tokens_left: int) -> list[StoredChunk]:
+        if tokens_left <= 0:
+            return []
+        gaps = [
+            self._index.get_chunks(hit.chunk.document_id, hit.chunk.generation, place, place)
+            for hit, place in passages.single_gaps(hits)
+        ]
+        chunks = []
+        for chunk in (chunk for found in await asyncio.gather(*gaps) for chunk in found):
+            if chunk.token_count <= tokens_left:
+                chunks.append(chunk)
+                tokens_left -= chunk.token_count
+        return chunks
+
     def _check_top_k(self, top_k: int) -> None:
         if not 1 <= top_k <= TOP_K_MAX:
             raise InvalidInput("top_k", f"top_k is {top_k}; 1 to {TOP_K_MAX} are allowed.")
