@@ -78,7 +78,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); give a whole model folder.") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror or error}); give a whole model folder."
+        ) from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}.") from error
 

@@ -104,8 +104,9 @@ class Mixer(nn.Module):
         """Convolve ``(b, l, f)`` causally per channel, then SiLU; also return the last k - 1 inputs."""
         taps = self.config.d_conv
         if tail is None:
-            tail = xbc.new_zeros(xbc.shape[0], taps - 1, self.conv_width)
-        padded = torch.cat([tail.to(xbc.dtype), xbc], dim=1)  # (b, k - 1 + l, f)
+            padded = F.pad(xbc, (0, 0, taps - 1, 0))  # (b, k - 1 + l, f)
+        else:
+            padded = torch.cat([tail.to(xbc.dtype), xbc], dim=1)
         kernel = self.conv1d.weight[:, 0].to(xbc.dtype)  # (f, k)
         bias = self.conv1d.bias
         assert bias is not None  # nn.Conv1d made one
@@ -123,7 +124,9 @@ class Block(nn.Module):
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.mixer = Mixer(config)
 
-    def forward(self, residual: Tensor, dtype: torch.dtype, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
+    def forward(
+        self, residual: Tensor, dtype: torch.dtype, state: LayerState | None = None
+    ) -> tuple[Tensor, LayerState]:
         """Read ``residual (b, l, d)`` float32, computing in ``dtype``; return the new residual and state."""
         mixed, state = self.mixer(self.norm(residual).to(dtype), state)
         return residual + mixed.float(), state

@@ -55,8 +55,7 @@ def chunked_scan(
     """Run the same recurrence in matrix products over chunks (arXiv 2405.21060, section 6 and listing 1).
 
     Shapes as in :func:`reference_scan`. Decays are computed in float32 (``dt`` and ``a`` must be), the products in
-    ``x.dtype``; the states are float32. Between chunks the states are combined by one product over all pairs of
-    chunks: keep l at most a few dozen chunks and carry ``state`` for longer texts.
+    ``x.dtype``; the state that is carried between chunks is float32.
     """
     length = x.shape[1]
     chunk_size = min(chunk_size, length + -length % _SMALLEST_CHUNK)  # a short query is one short chunk
@@ -88,29 +87,25 @@ def chunked_scan(
     added = torch.matmul(kept.transpose(-1, -2), b_in[:, :, :, None])  # (b, c, g, h/g, p, n)
     added = added.view(batch, chunks, heads, channels, size)
 
-    before, last = _carry(added.float(), decay[..., -1], state)
+    before, last = _carry(added, torch.exp(decay[..., -1]), state)
 
     # From the chunk's first state: y[i] += exp(decay[i]) C[i] . S
-    carried = before.to(x.dtype).view(batch, chunks, groups, per_group, channels, size)
+    carried = before.view(batch, chunks, groups, per_group, channels, size)
     from_state = torch.matmul(c_out[:, :, :, None], carried.transpose(-1, -2))  # (b, c, g, h/g, q, p)
     from_state = from_state.view(batch, chunks, heads, chunk_size, channels)
     y = y + from_state * torch.exp(decay)[..., None].to(x.dtype)
     return y.transpose(2, 3).reshape(batch, padded, heads, channels)[:, :length], last
 
 
-def _carry(added: Tensor, total: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Combine what the chunks add into the state before each chunk, and after the last.
+def _carry(added: Tensor, kept: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Carry the state from chunk to chunk: what stands before each chunk, and after the last.
 
-    ``added (b, c, h, p, n)``, ``total (b, c, h)``: log of each chunk's whole decay. Returns ``(b, c, h, p, n)`` and
-    ``(b, h, p, n)``.
+    ``added (b, c, h, p, n)`` is what each chunk adds, ``kept (b, c, h)`` how much of the state outlives it. Returns
+    ``(b, c, h, p, n)`` in ``added.dtype`` and ``(b, h, p, n)`` float32; sums are float32.
     """
-    batch, chunks, heads, channels, size = added.shape
-    first = added.new_zeros(batch, 1, heads, channels, size) if state is None else state.float()[:, None]
-    terms = torch.cat([first, added], dim=1)  # (b, c + 1, h, p, n)
-    upto = F.pad(torch.cumsum(total, dim=1), (0, 0, 1, 0)).transpose(1, 2)  # (b, h, c + 1)
-    span = upto[..., :, None] - upto[..., None, :]  # (b, h, c + 1, c + 1)
-    causal = torch.ones(chunks + 1, chunks + 1, dtype=torch.bool, device=added.device).tril()
-    mixing = torch.exp(span.masked_fill(~causal, float("-inf")))
-    flat = terms.permute(0, 2, 1, 3, 4).reshape(batch, heads, chunks + 1, channels * size)
-    states = torch.matmul(mixing, flat).view(batch, heads, chunks + 1, channels, size)
-    return states[:, :, :-1].transpose(1, 2), states[:, :, -1]
+    current = torch.zeros_like(added[:, 0], dtype=torch.float32) if state is None else state.float()
+    before = []
+    for chunk in range(added.shape[1]):
+        before.append(current.to(added.dtype))
+        current = current * kept[:, chunk, :, None, None] + added[:, chunk].float()
+    return torch.stack(before, dim=1), current

@@ -69,10 +69,10 @@ class WindowSampler:
         self.shortest = shortest
 
     def sample(self, count: int, width: int, generator: torch.Generator) -> Batch:
-        """Draw ``count`` windows of half the width to the width (shorter where the text ends)."""
+        """Draw ``count`` windows of three quarters of the width to the width (shorter where the text ends)."""
         device = self.begins.device
         drawn = torch.randint(len(self.begins), (count,), generator=generator, device=device)
-        wanted = torch.randint(width // 2, width + 1, (count,), generator=generator, device=device)
+        wanted = torch.randint(width * 3 // 4, width + 1, (count,), generator=generator, device=device)
         begins = self.begins[drawn]
         return self.store.cut(begins, torch.minimum(wanted, self.ends[drawn] - begins), width)
 

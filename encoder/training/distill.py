@@ -111,8 +111,8 @@ def distill_losses(model: EncoderModel, teacher: Teacher, batch: Batch, eos_id: 
     }
 
 
-def distill(config: DistillConfig) -> None:
-    """Run a distillation; resumes where ``out`` holds a state."""
+def distill(config: DistillConfig) -> bool:
+    """Run a distillation, from the state in ``out`` on where there is one; say whether it is complete."""
     torch.manual_seed(config.loop.seed)
     device = torch.device(config.device)
     tokenizer = Tokenizer.load(config.tokenizer)
@@ -132,8 +132,9 @@ def distill(config: DistillConfig) -> None:
         batch = batches.draw(generator)
         return distill_losses(model, teacher, batch, eos_id, config), batch.tokens.numel()
 
-    train(model, config.loop, config.out, step_losses)
+    complete = train(model, config.loop, config.out, step_losses)
     shutil.copy(config.tokenizer / TOKENIZER_FILE, config.out / TOKENIZER_FILE)
+    return complete
 
 
 def main() -> None:
@@ -142,7 +143,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     config = read_config(parser.parse_args().config, DistillConfig)
     assert isinstance(config, DistillConfig)
-    distill(config)
+    raise SystemExit(0 if distill(config) else 130)
 
 
 if __name__ == "__main__":

@@ -49,9 +49,7 @@ class FinetuneConfig(pydantic.BaseModel):
     mix: tuple[Mix, ...] = ()
 
 
-def pair_losses(
-    model: EncoderModel, teacher: Teacher, batch: PairBatch, eos_id: int, config: FinetuneConfig
-) -> Losses:
+def pair_losses(model: EncoderModel, teacher: Teacher, batch: PairBatch, eos_id: int, config: FinetuneConfig) -> Losses:
     """The losses of one batch of pairs."""
     dtype = compute_dtype(batch.query_numbers.device)
     queries = model(*batch.queries.with_eos(eos_id), dtype)
@@ -72,8 +70,8 @@ def pair_losses(
     }
 
 
-def finetune(config: FinetuneConfig) -> None:
-    """Run contrastive training; resumes where ``out`` holds a state."""
+def finetune(config: FinetuneConfig) -> bool:
+    """Run contrastive training, from the state in ``out`` on where there is one; say whether it is complete."""
     torch.manual_seed(config.loop.seed)
     device = torch.device(config.device)
     tokenizer = Tokenizer.load(config.start)
@@ -102,8 +100,9 @@ def finetune(config: FinetuneConfig) -> None:
         tokens = batch.queries.tokens.numel() + batch.positives.tokens.numel()
         return pair_losses(model, teacher, batch, eos_id, config), tokens
 
-    train(model, config.loop, config.out, step_losses)
+    complete = train(model, config.loop, config.out, step_losses)
     shutil.copy(config.start / TOKENIZER_FILE, config.out / TOKENIZER_FILE)
+    return complete
 
 
 def main() -> None:
@@ -112,7 +111,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     config = read_config(parser.parse_args().config, FinetuneConfig)
     assert isinstance(config, FinetuneConfig)
-    finetune(config)
+    raise SystemExit(0 if finetune(config) else 130)
 
 
 if __name__ == "__main__":

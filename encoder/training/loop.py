@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import torch
@@ -18,6 +20,8 @@ from encoder.model import EncoderModel
 
 Losses = dict[str, Tensor]
 _LOG_EVERY = 50
+_LOG_FIRST = 3
+_SHAPES_MAX = 32
 
 
 class LoopConfig(pydantic.BaseModel):
@@ -36,6 +40,26 @@ class LoopConfig(pydantic.BaseModel):
     seed: int = 0
 
 
+class InterruptRequest:
+    """While active, SIGINT and SIGTERM only raise a flag, so that a run can save its state before it ends."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> InterruptRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self.received = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
 class DivergedError(MambaSearchError):
     """The loss is no longer finite; the last checkpoint is kept."""
 
@@ -46,7 +70,8 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def compile_blocks(model: EncoderModel) -> None:
-    """Compile one block; the others, of the same class and shapes, reuse its code."""
+    """Compile one block, once per batch shape; the others, of the same class, reuse its code."""
+    torch._dynamo.config.recompile_limit = _SHAPES_MAX
     for block in model.backbone.layers:
         block.compile(dynamic=False)
 
@@ -72,12 +97,12 @@ def train(
     config: LoopConfig,
     out: Path,
     step_losses: Callable[[int, torch.Generator], tuple[Losses, int]],
-    on_checkpoint: Callable[[], None] = lambda: None,
-) -> None:
+) -> bool:
     """Take ``config.steps`` steps (fewer when ``minutes_max`` runs out), from ``out/state.pt`` on where it exists.
 
     ``step_losses(step, generator)`` returns named losses, summed here, and the number of tokens read. Writes
-    ``out/log.jsonl``, ``out/state.pt`` (weights, optimizer, step, time) and at the end the model folder ``out``.
+    ``out/log.jsonl``, ``out/state.pt`` (weights, optimizer, step, time) and at the end the model folder ``out``. SIGINT and
+    SIGTERM end the run early with everything saved; the same command goes on. Returns whether the run is complete.
     :class:`DivergedError` where the loss is not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -105,8 +130,8 @@ def train(
         state_file.with_suffix(".partial").replace(state_file)
 
     tokens_since, logged = 0, time.monotonic()
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-        while step < config.steps:
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log, InterruptRequest() as interrupt:
+        while step < config.steps and not interrupt.received:
             progress = step / config.steps
             if config.minutes_max is not None:
                 progress = max(progress, (spent_s + time.monotonic() - started) / (config.minutes_max * 60))
@@ -124,9 +149,11 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             step += 1
             tokens_since += tokens
-            if step % _LOG_EVERY == 0 or step <= 3:
+            if step % _LOG_EVERY == 0 or step <= _LOG_FIRST:
                 if not math.isfinite(total.item()):
-                    raise DivergedError(f"The loss is {total.item()} at step {step}; {state_file} holds the last good one.")
+                    raise DivergedError(
+                        f"The loss is {total.item()} at step {step}; {state_file} holds the last good one."
+                    )
                 now = time.monotonic()
                 row = {
                     "step": step,
@@ -140,9 +167,9 @@ def train(
                 log.flush()
                 print(json.dumps(row), flush=True)  # noqa: T201 - a command's output
                 tokens_since, logged = 0, now
-            if time.monotonic() - last_saved > config.checkpoint_every_s:
-                save()
-                on_checkpoint()
-                last_saved = time.monotonic()
+                if now - last_saved > config.checkpoint_every_s:
+                    save()
+                    last_saved = now
     save()
     save_model(out, model)
+    return not interrupt.received

@@ -52,8 +52,12 @@ class PairSampler:
     ) -> None:
         names = sorted(path.name.removesuffix(".pairs.npy") for path in corpus.glob("*.pairs.npy"))
         if not names:
-            raise InvalidInput("corpus", f"{corpus} holds no *.pairs.npy; make it with python -m encoder.training.corpus.")
-        packs = [[PackedTexts.load(corpus / f"{name}.{part}.npz") for name in names] for part in ("queries", "positives")]
+            raise InvalidInput(
+                "corpus", f"{corpus} holds no *.pairs.npy; make it with python -m encoder.training.corpus."
+            )
+        packs = [
+            [PackedTexts.load(corpus / f"{name}.{part}.npz") for name in names] for part in ("queries", "positives")
+        ]
         self.queries = TokenStore(PackedTexts.join(packs[0]), device)
         self.positives = TokenStore(PackedTexts.join(packs[1]), device)
         pairs, sources = [], []
