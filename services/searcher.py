@@ -131,6 +131,7 @@ class Searcher:
         finally:
             if encoding:
                 encoding.cancel()
+                await asyncio.gather(encoding, return_exceptions=True)
         return found, records, encoded, index_time_s
 
     async def retrieve(self, query: str, mode: SearchMode, token_budget: int, top_k: int) -> RetrieveResult:
