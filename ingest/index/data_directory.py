@@ -89,12 +89,7 @@ class DataDirectory:
             self.check_write()
             found = Manifest(fingerprint=fingerprint, dimension=dimension)
             self.write_manifest(found)
-        if (found.fingerprint, found.dimension) != (fingerprint, dimension):
-            raise FingerprintMismatch(
-                f"Data directory {self.path} was made with {found.fingerprint} (dimension {found.dimension}), but "
-                f"{fingerprint} (dimension {dimension}) is in use; use that model, or give a new directory and ingest "
-                "again."
-            )
+        check_made_by(found, self.path, fingerprint=fingerprint, dimension=dimension)
         return found
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -132,6 +127,16 @@ class DataDirectory:
     def release(self) -> None:
         """Let go of the lock."""
         self._lock.close()
+
+
+def check_made_by(manifest: Manifest, path: Path, *, fingerprint: str, dimension: int) -> None:
+    """Raise :class:`FingerprintMismatch` where another model or chunker made the index in ``path``."""
+    if (manifest.fingerprint, manifest.dimension) != (fingerprint, dimension):
+        raise FingerprintMismatch(
+            f"Data directory {path} was made with {manifest.fingerprint} (dimension {manifest.dimension}), but "
+            f"{fingerprint} (dimension {dimension}) is in use; use that model, or give a new directory and ingest "
+            "again."
+        )
 
 
 def read_manifest(path: Path) -> Manifest | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from encoder.errors import IndexUnavailable, MambaSearchError
 from ingest.index import points
-from ingest.index.data_directory import WRITE_BYTES_MIN, DataDirectory, Manifest
+from ingest.index.data_directory import WRITE_BYTES_MIN, DataDirectory, Manifest, check_made_by
 from ingest.index.engine import Engine
 from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
 from ingest.index.optimizing import optimize_in_child
@@ -76,6 +76,10 @@ class EmbeddedIndex:
             held.release()
             raise
         return cls(held, engine, manifest, optimize_points_min)
+
+    def check_made_by(self, *, dimension: int, fingerprint: str) -> None:
+        """Raise :class:`FingerprintMismatch` where another model or chunker made the index."""
+        check_made_by(self._manifest, self._directory.path, fingerprint=fingerprint, dimension=dimension)
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
         """Write chunks durably."""

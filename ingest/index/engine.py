@@ -169,7 +169,9 @@ class Engine:
         return [record.payload for record in found if record.payload]
 
     def _search(self, query: edge.Query, limit: int) -> list[IndexHit]:
-        request = edge.QueryRequest(limit=limit, query=query, filter=_chunks_of(None), with_payload=True)
+        # Without a corpus, deleted chunks count in document frequencies until the engine is opened anew.
+        params = edge.SearchParams(idf=edge.IdfParams(corpus=_chunks_of(None)))
+        request = edge.QueryRequest(limit=limit, query=query, filter=_chunks_of(None), params=params, with_payload=True)
         with _translated(self._folder):
             found = self._shard.query(request)
         return [IndexHit(points.read_chunk(hit.payload or {}), hit.score) for hit in found]
