@@ -51,10 +51,10 @@ class GrpcServer:
             raise InUse(
                 f"Port {port} on {host} is in use, or the address is not this machine's; choose another."
             ) from error
-        await self.set_serving(serving=False)
+        await self.set_serving(False)
         await self._server.start()
 
-    async def set_serving(self, *, serving: bool) -> None:
+    async def set_serving(self, serving: bool) -> None:  # noqa: FBT001 - a callback of one argument
         """Tell health checks whether this server can do its work."""
         status = SERVING if serving else NOT_SERVING
         for name in ("", self._service):

@@ -126,6 +126,10 @@ class QdrantSettings(Settings):
     )
 
 
+class BackendSettings(EncoderTargetSettings, IndexTargetSettings, QdrantSettings):
+    """What search and ingestion both lean on."""
+
+
 class EncoderSettings(QueryModelSettings, PassageModelSettings, DeviceSettings):
     """The encoder service. One model for both roles makes one deployment; two models make two."""
 
@@ -185,9 +189,7 @@ class SearchDoorSettings(Settings):
     )
 
 
-class SearchSettings(
-    SearchDoorSettings, QueryModelSettings, EncoderTargetSettings, IndexTargetSettings, QdrantSettings
-):
+class SearchSettings(SearchDoorSettings, QueryModelSettings, BackendSettings):
     """The search service."""
 
 
@@ -201,9 +203,7 @@ class IngestDoorSettings(Settings):
     )
 
 
-class IngestSettings(
-    IngestDoorSettings, PassageModelSettings, EncoderTargetSettings, IndexTargetSettings, QdrantSettings
-):
+class IngestSettings(IngestDoorSettings, PassageModelSettings, BackendSettings):
     """The ingestion worker."""
 
 
