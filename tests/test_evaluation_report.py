@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from encoder.evaluation.report import insert_table, main, read_results, render_table
+from encoder.evaluation.report import BEGIN, END, insert_between, main, read_results, render_table
 
 PROVE = Path(__file__).parent / "benchmarks" / "prove_quality.py"
 
@@ -48,7 +48,7 @@ def test_the_table_goes_between_the_readmes_marks(tmp_path: Path) -> None:
     assert text.endswith("|\n<!-- /quality-table -->\nafter\n")
     assert "old" not in text
     with pytest.raises(ValueError, match="not both there"):
-        insert_table("no marks", "table")
+        insert_between("no marks", BEGIN, END, "table")
 
 
 def prove(path: Path) -> tuple[int, str]:

@@ -63,13 +63,13 @@ def mean_ndcg(results: Iterable[Result], mode: str) -> float | None:
     return fmean(scores) if scores else None
 
 
-def insert_table(readme: str, table: str) -> str:
-    """Replace what stands between the marks; :class:`ValueError` where they are missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def insert_between(text: str, first: str, last: str, inserted: str) -> str:
+    """Replace what stands between two marks, each on its line; :class:`ValueError` where they are missing."""
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{BEGIN} and {END} are not both there")
-    return f"{before}{begin}\n{table}\n{end}{after}"
+        raise ValueError(f"{first} and {last} are not both there")
+    return f"{before}{begin}\n{inserted}\n{end}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     table = render_table(read_results(given.results))
     if given.readme:
-        given.readme.write_text(insert_table(given.readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+        given.readme.write_text(
+            insert_between(given.readme.read_text(encoding="utf-8"), BEGIN, END, table), encoding="utf-8"
+        )
     else:
         print(table)
     return 0
