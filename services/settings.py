@@ -87,7 +87,9 @@ class DeviceSettings(Settings):
     """Where a model runs."""
 
     encoder_device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where models run: auto, cpu, cuda, cuda:1, …"
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where models run: auto (a GPU where there is one), cpu, cuda, or cuda:1 and so on.",
     )
     encoder_threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads of each replica. Default: the machine's cores, shared evenly."
