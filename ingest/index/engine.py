@@ -107,7 +107,9 @@ class Engine:
 
     def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
         """Find the best chunks by BM25."""
-        return self._search(edge.Query.Nearest(_sparse(sparse), using=points.SPARSE), limit)
+        # Without a corpus, deleted chunks count in document frequencies until the engine is opened anew.
+        params = edge.SearchParams(idf=edge.IdfParams(corpus=_chunks_of(None)))
+        return self._search(edge.Query.Nearest(_sparse(sparse), using=points.SPARSE), limit, params)
 
     def stats(self) -> IndexStats:
         """Count documents and chunks."""
@@ -168,9 +170,7 @@ class Engine:
             found = self._shard.retrieve(list(ids), with_payload=True, with_vector=False)
         return [record.payload for record in found if record.payload]
 
-    def _search(self, query: edge.Query, limit: int) -> list[IndexHit]:
-        # Without a corpus, deleted chunks count in document frequencies until the engine is opened anew.
-        params = edge.SearchParams(idf=edge.IdfParams(corpus=_chunks_of(None)))
+    def _search(self, query: edge.Query, limit: int, params: edge.SearchParams | None = None) -> list[IndexHit]:
         request = edge.QueryRequest(limit=limit, query=query, filter=_chunks_of(None), params=params, with_payload=True)
         with _translated(self._folder):
             found = self._shard.query(request)
