@@ -1,0 +1,221 @@
+"""Searching the embedded engine: modes, limits, generations, passages."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from encoder.errors import EncoderUnavailable, InvalidInput
+from encoder.interface import Encoded
+from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.tokenizer import Tokenizer
+from ingest.documents import Document
+from ingest.index.embedded import EmbeddedIndex
+from services.searcher import Searcher, SearchMode
+from tests.fakes import FakeEncoder
+from tests.indexing import commit, make_chunker, put, write_chunks
+
+TOKENIZER = Tokenizer.load(DEFAULT_MODEL_FOLDER)
+CHUNKER = make_chunker()
+LIGHTHOUSE = Document(
+    "lighthouse",
+    "The keeper climbed the lighthouse every evening.\n\nHe lit the lamp before the first ships came in. "
+    "Fishermen trusted its beam more than any chart, and said so in the tavern below the cliff.\n\n"
+    "One winter the oil ran out. The keeper burned his furniture, chair by chair, until the relief boat arrived.",
+    title="The keeper of Skerry Rock",
+    source="tales/skerry.txt",
+)
+ORCHARD = Document(
+    "orchard",
+    "Apples want cold winters. An orchard that never freezes gives little fruit.\n\nPrune in February, "
+    "before the sap rises, and never in the rain.",
+    title="Orchard notes",
+)
+
+
+class Recording(EmbeddedIndex):
+    """Counts searches."""
+
+    searches = 0
+
+    async def search_dense(self, *arguments: object) -> list:
+        self.searches += 1
+        return await super().search_dense(*arguments)
+
+
+@dataclass
+class Setting:
+    encoder: FakeEncoder
+    index: Recording
+    searcher: Searcher
+
+
+@pytest.fixture
+async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
+    encoder = FakeEncoder()
+    index = await Recording.open(tmp_path, dimension=384, fingerprint="f", write_bytes_min=0)
+    yield Setting(encoder, index, Searcher(encoder, index, TOKENIZER))
+    await index.close()
+
+
+@pytest.fixture
+async def filled(setting: Setting) -> Setting:
+    for document in (LIGHTHOUSE, ORCHARD):
+        await put(setting.index, setting.encoder, CHUNKER, document)
+    return setting
+
+
+@pytest.mark.parametrize("mode", SearchMode)
+async def test_each_mode_finds_the_chunk(filled: Setting, mode: SearchMode) -> None:
+    found = await filled.searcher.search("the keeper burned his furniture", mode, 3)
+    best = found.hits[0]
+    assert best.rank == 1
+    assert best.chunk.document_id == "lighthouse"
+    assert "furniture" in best.chunk.text
+    assert best.chunk.text == LIGHTHOUSE.text[best.chunk.char_start : best.chunk.char_end]
+    assert (best.record.title, best.record.source) == (LIGHTHOUSE.title, LIGHTHOUSE.source)
+    assert [hit.rank for hit in found.hits] == list(range(1, len(found.hits) + 1))
+    assert all(before.score >= after.score for before, after in pairwise(found.hits))
+    assert (best.dense_score is None) == (mode is SearchMode.SPARSE)
+    assert (best.sparse_score is None) == (mode is SearchMode.DENSE)
+    assert (found.query_tokens == 0) == (mode is SearchMode.SPARSE)
+    assert found.timings.total_time_ms >= found.timings.index_time_ms > 0
+
+
+async def test_words_need_no_encoder(filled: Setting) -> None:
+    class Away(FakeEncoder):
+        async def encode_queries(self, queries: Sequence[str]) -> Encoded:
+            raise EncoderUnavailable("away")
+
+    searcher = Searcher(Away(), filled.index, TOKENIZER)
+    found = await searcher.search("furniture", SearchMode.SPARSE, 3)
+    assert [hit.chunk.document_id for hit in found.hits] == ["lighthouse"]
+    for mode in (SearchMode.DENSE, SearchMode.HYBRID):
+        with pytest.raises(EncoderUnavailable):
+            await searcher.search("furniture", mode, 3)
+
+
+async def test_a_query_of_stop_words_has_dense_hits_only(filled: Setting) -> None:
+    assert (await filled.searcher.search("the and of", SearchMode.SPARSE, 3)).hits == ()
+    hybrid = await filled.searcher.search("the and of", SearchMode.HYBRID, 3)
+    assert len(hybrid.hits) == 3
+    assert all(hit.sparse_score is None for hit in hybrid.hits)
+
+
+@pytest.mark.parametrize(
+    ("query", "top_k", "field", "words"),
+    [
+        ("", 5, "query", "empty"),
+        (" \n\t", 5, "query", "empty"),
+        ("word " * 600, 5, "query", "601 tokens; the limit is 512"),
+        ("a" * 9000, 5, "query", "9000 characters; the limit is 8192"),
+        ("apples", 0, "top_k", "top_k is 0; 1 to 200"),
+        ("apples", -1, "top_k", "top_k is -1"),
+        ("apples", 201, "top_k", "top_k is 201"),
+    ],
+)
+@pytest.mark.parametrize("mode", SearchMode)
+async def test_bad_input(filled: Setting, mode: SearchMode, query: str, top_k: int, field: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words) as refusal:
+        await filled.searcher.search(query, mode, top_k)
+    assert refusal.value.field == field
+
+
+async def test_an_encoder_with_a_lower_limit_is_understood(filled: Setting) -> None:
+    searcher = Searcher(FakeEncoder(query_tokens_max=4), filled.index, TOKENIZER)
+    with pytest.raises(InvalidInput, match="query is over 4 tokens") as refusal:
+        await searcher.search("one two three four", SearchMode.DENSE, 3)
+    assert refusal.value.field == "query"
+
+
+async def test_equal_scores_have_an_order(setting: Setting) -> None:
+    for name in ("c", "a", "b"):
+        await put(setting.index, setting.encoder, CHUNKER, Document(name, "the very same words"))
+    for mode in SearchMode:
+        found = await setting.searcher.search("same words", mode, 3)
+        assert [hit.chunk.document_id for hit in found.hits] == ["a", "b", "c"], mode
+
+
+async def test_only_committed_generations_are_seen(setting: Setting) -> None:
+    old, new = Document("d", "apples and pears"), Document("d", "apples and quinces")
+    chunks = await write_chunks(setting.index, setting.encoder, CHUNKER, old, 1)
+    assert (await setting.searcher.search("apples", SearchMode.HYBRID, 5)).hits == ()
+    await commit(setting.index, old, chunks, 1)
+    later = await write_chunks(setting.index, setting.encoder, CHUNKER, new, 2)
+    for expected, record in ((old, None), (new, 2)):
+        if record:
+            await commit(setting.index, new, later, record)
+        for mode in SearchMode:
+            found = await setting.searcher.search("apples", mode, 5)
+            assert [hit.chunk.text for hit in found.hits] == [expected.text]
+
+
+async def test_a_document_committed_during_the_search_is_asked_for_again(setting: Setting) -> None:
+    old, new = Document("d", "apples and pears"), Document("d", "apples and quinces")
+    await put(setting.index, setting.encoder, CHUNKER, old, 1)
+    read = setting.index.get_records
+
+    async def commit_then_read(names: Sequence[str]) -> dict:
+        setting.index.get_records = read  # type: ignore[method-assign]
+        await put(setting.index, setting.encoder, CHUNKER, new, 2)
+        return await read(names)
+
+    setting.index.get_records = commit_then_read  # type: ignore[method-assign,assignment]
+    found = await setting.searcher.search("apples", SearchMode.HYBRID, 5)
+    assert [hit.chunk.text for hit in found.hits] == [new.text]
+
+
+async def test_old_generations_do_not_crowd_out_the_committed(setting: Setting) -> None:
+    # 150 documents whose old chunks match better than anything committed: more than the first request asks for.
+    for number in range(150):
+        stale, fresh = Document(f"d{number}", "plums"), Document(f"d{number}", f"plums with sugar {number}")
+        await write_chunks(setting.index, setting.encoder, CHUNKER, stale, 1)
+        await put(setting.index, setting.encoder, CHUNKER, fresh, 2)
+    for mode in (SearchMode.DENSE, SearchMode.SPARSE):
+        found = await setting.searcher.search("plums", mode, 20)
+        assert len(found.hits) == 20
+        assert all(hit.chunk.generation == 2 for hit in found.hits)
+    assert setting.index.searches <= 3
+
+
+async def test_passages_join_neighbours_and_keep_to_the_budget(filled: Setting) -> None:
+    chunks = CHUNKER.chunk(LIGHTHOUSE)
+    assert len(chunks) >= 3
+    total = sum(chunk.token_count for chunk in chunks)
+    query = "keeper lighthouse lamp ships oil furniture boat fishermen"
+    whole = await filled.searcher.retrieve(query, SearchMode.HYBRID, 1000, 50)
+    lighthouse = next(passage for passage in whole.passages if passage.record.document_id == "lighthouse")
+    assert (lighthouse.char_start, lighthouse.char_end) == (0, len(LIGHTHOUSE.text))
+    assert lighthouse.text.split() == LIGHTHOUSE.text.split()
+    assert lighthouse.token_count == TOKENIZER.count(lighthouse.text) == total
+    for budget in range(1, total + 60, 7):
+        some = await filled.searcher.retrieve(query, SearchMode.HYBRID, budget, 50)
+        assert sum(TOKENIZER.count(passage.text) for passage in some.passages) <= budget
+        for passage in some.passages:
+            text = {"lighthouse": LIGHTHOUSE, "orchard": ORCHARD}[passage.record.document_id].text
+            assert passage.text.split() == text[passage.char_start : passage.char_end].split()
+        assert all(before.score >= after.score for before, after in pairwise(some.passages))
+
+
+async def test_a_gap_between_two_hits_is_read(filled: Setting) -> None:
+    first, middle, last = (chunk.text for chunk in CHUNKER.chunk(LIGHTHOUSE)[:3])
+    query = "climbed evening furniture relief boat"
+    hits = {hit.chunk.text for hit in (await filled.searcher.search(query, SearchMode.SPARSE, 50)).hits}
+    assert {first, last} <= hits
+    assert middle not in hits
+    found = await filled.searcher.retrieve(query, SearchMode.SPARSE, 1000, 50)
+    assert [chunk.text for chunk in found.passages[0].chunks][:3] == [first, middle, last]
+
+
+@pytest.mark.parametrize("budget", [0, 131_073])
+async def test_a_budget_out_of_range(filled: Setting, budget: int) -> None:
+    with pytest.raises(InvalidInput, match=f"token_budget is {budget}; 1 to 131072") as refusal:
+        await filled.searcher.retrieve("apples", SearchMode.HYBRID, budget, 5)
+    assert refusal.value.field == "token_budget"
+
+
+async def test_nothing_fits_and_nothing_is_found(filled: Setting) -> None:
+    assert (await filled.searcher.retrieve("apples", SearchMode.HYBRID, 1, 5)).passages == ()
+    assert (await filled.searcher.retrieve("zeppelin", SearchMode.SPARSE, 100, 5)).passages == ()
