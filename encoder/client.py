@@ -77,7 +77,7 @@ class EncoderClient:
             )
         return EncoderInfo(
             model=f"{queries.model}+{passages.model}",
-            fingerprint=f"{queries.fingerprint}+{passages.fingerprint}",
+            fingerprint=joint_fingerprint(queries.fingerprint, passages.fingerprint),
             dimension=queries.dimension,
             query_tokens_max=queries.query_tokens_max,
             passage_tokens_max=passages.passage_tokens_max,
@@ -190,6 +190,11 @@ class EncoderClient:
             unavailable=EncoderUnavailable,
             service=self._service,
         )
+
+
+def joint_fingerprint(query_model: str, passage_model: str) -> str:
+    """Join the fingerprints of two models that encode queries and passages; one model for both keeps its own."""
+    return query_model if query_model == passage_model else f"{query_model}+{passage_model}"
 
 
 def _split(field: str, texts: Sequence[str], batch_size_max: int) -> Iterator[tuple[int, Sequence[str]]]:

@@ -16,6 +16,7 @@ from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
 from ingest.index.interface import VectorIndex
 from ingest.index.opening import open_index
+from services.grpc_server import GrpcServer
 from services.settings import BackendSettings
 
 # How often both are asked whether they answer, and how long they may take.
@@ -30,9 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Backends(Generic[_Made]):
-    """Holds what ``make`` makes of encoder and index, as long as the index answers.
+    """Holds what ``make`` makes of encoder and index, from their first meeting on.
 
-    While only the encoder is away it stays: searching by words needs none.
+    It stays while one of them is away: searching by words needs no encoder, and ingestion waits for both. It is
+    given up when the encoder comes back with another model.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Backends(Generic[_Made]):
         self._index: VectorIndex | None = None
         self._made: _Made | None = None
         self._model = ""
+        self._lost_index = False
         self._problem: MambaSearchError | None = EncoderUnavailable("The service is starting; try again in a moment.")
 
     def get(self) -> _Made:
@@ -98,6 +101,9 @@ class Backends(Generic[_Made]):
                     return await self._check_index() or error
                 if self._index is None or info.fingerprint != self._model:
                     await self._connect(info)
+                elif self._lost_index:
+                    # An owner that was started again has to be told to open its index.
+                    await (await self._open(info)).close()
                 return await self._check_index()
         except MambaSearchError as error:
             return error
@@ -106,10 +112,13 @@ class Backends(Generic[_Made]):
 
     async def _connect(self, info: EncoderInfo) -> None:
         await self._disconnect()
-        fingerprint = index_fingerprint(info.fingerprint, self._chunker_fingerprint)
-        self._index = await self._open_index(info.dimension, fingerprint)
+        self._index = await self._open(info)
         self._model = info.fingerprint
         self._made = self._make(self._encoder, self._index)
+
+    async def _open(self, info: EncoderInfo) -> VectorIndex:
+        fingerprint = index_fingerprint(info.fingerprint, self._chunker_fingerprint)
+        return await self._open_index(info.dimension, fingerprint)
 
     async def _check_index(self) -> MambaSearchError | None:
         if self._index is None:
@@ -117,9 +126,9 @@ class Backends(Generic[_Made]):
         try:
             await self._index.stats()
         except MambaSearchError as error:
-            # An owner that was started again wants the index to be opened anew.
-            await self._disconnect()
+            self._lost_index = True
             return error
+        self._lost_index = False
         return None
 
 
@@ -150,3 +159,20 @@ def make_backends(
         )
 
     return Backends(encoder, open_named, make, chunker_fingerprint)
+
+
+async def serve_until(stop: asyncio.Event, server: GrpcServer, host: str, port: int, backends: Backends[_Made]) -> None:
+    """Serve until ``stop``, healthy as long as the backends answer; then let running calls end."""
+    await server.start(host, port)
+    logger.info("listening on %s:%d", host, server.port)
+    watching = asyncio.ensure_future(backends.watch(server.set_serving))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+    finally:
+        watching.cancel()
+        stopping.cancel()
+        await server.stop()
+        await backends.close()

@@ -13,20 +13,19 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from encoder.errors import CheckpointError, InUse, MambaSearchError, Unavailable
+from encoder.errors import CheckpointError, MambaSearchError, Unavailable
 from encoder.fingerprint import model_fingerprint
 from encoder.model_config import load_model_config
 from encoder.tokenizer import Tokenizer
 from services.encoder_replica import EncoderFactory, EncoderReplica, LocalEncoderFactory
-from services.settings import RAY_DIR_CHARS_MAX, EncoderSettings
+from services.local_machine import check_port, free_port, ray_directory
+from services.settings import EncoderSettings
 from services.status import exit_code
 from services.telemetry import configure_logging
 
@@ -111,32 +110,15 @@ def factories(settings: EncoderSettings) -> dict[str, tuple[str, EncoderFactory]
 @contextmanager
 def running(settings: EncoderSettings, applications: Mapping[str, tuple[str, EncoderFactory]]) -> Iterator[None]:
     """Run a Ray of our own with the applications behind ``encoder_port``; nothing of it is left afterwards."""
-    _check_port(settings.encoder_host, settings.encoder_port)
-    with _ray_directory(settings.ray_dir) as directory:
+    check_port("encoder_port", settings.encoder_host, settings.encoder_port)
+    directory = settings.ray_dir or ray_directory()
+    try:
         _set_ray_environment(settings)
         import ray
         from ray import serve
 
         try:
-            ray.init(
-                address="local",
-                num_cpus=_RAY_CPUS,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=True,
-                _temp_dir=str(directory),
-            )
-            quiet = {"log_level": "WARNING", "enable_access_log": False}
-            serve.start(
-                http_options={"host": "127.0.0.1", "port": _free_port()},
-                grpc_options={
-                    "port": settings.encoder_port,
-                    "grpc_servicer_functions": list(SERVICER_FUNCTIONS),
-                },
-                logging_config=quiet,
-            )
-            logging.getLogger("ray.serve").setLevel(logging.WARNING)
+            _start_ray(settings, directory)
             for name, (deployment, factory) in applications.items():
                 _deploy(name, build_application(deployment, factory, settings))
             yield
@@ -144,6 +126,29 @@ def running(settings: EncoderSettings, applications: Mapping[str, tuple[str, Enc
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start_ray(settings: EncoderSettings, directory: Path) -> None:
+    import ray
+    from ray import serve
+
+    ray.init(
+        address="local",
+        num_cpus=_RAY_CPUS,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=True,
+        _temp_dir=str(directory),
+    )
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": free_port()},  # Serve's gRPC port does not open without it
+        grpc_options={"port": settings.encoder_port, "grpc_servicer_functions": list(SERVICER_FUNCTIONS)},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def _deploy(name: str, application: Application) -> None:
@@ -195,35 +200,6 @@ def listen_on_loopback() -> list[object]:
 
     default_impl.add_grpc_address = bind_to_loopback
     return []
-
-
-@contextmanager
-def _ray_directory(given: Path | None) -> Iterator[Path]:
-    parent = Path(tempfile.gettempdir())
-    if len(str(parent)) + len("/mamba-12345678") > RAY_DIR_CHARS_MAX:
-        parent = Path("/tmp")  # noqa: S108 - mkdtemp makes the directory below private
-    directory = given or Path(tempfile.mkdtemp(prefix="mamba-", dir=parent))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            message = f"encoder_port {port} is in use ({error.strerror}); stop what uses it, or choose another."
-            raise InUse(message) from None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _exit_on_signals() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from mambasearch.v1 import search_pb2, search_pb2_grpc
 from encoder.errors import InvalidInput, Overloaded
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from services.backends import Backends, make_backends
+from services.backends import Backends, make_backends, serve_until
 from services.grpc_server import GrpcServer, stop_signal
 from services.process import run
 from services.results import Hit, Passage, SearchMode, SearchTimings
@@ -36,8 +35,6 @@ _MODES = {
     search_pb2.SEARCH_MODE_SPARSE: SearchMode.SPARSE,
     search_pb2.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
 }
-
-logger = logging.getLogger(__name__)
 
 
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
@@ -166,15 +163,7 @@ async def serve(settings: SearchSettings) -> None:
         message_bytes_max=_MESSAGE_BYTES_MAX,
         calls_max=2 * settings.search_concurrency_max,
     )
-    await server.start(settings.search_host, settings.search_port)
-    logger.info("listening on %s:%d", settings.search_host, server.port)
-    watching = asyncio.ensure_future(backends.watch(server.set_serving))
-    try:
-        await stop.wait()
-    finally:
-        watching.cancel()
-        await server.stop()
-        await backends.close()
+    await serve_until(stop, server, settings.search_host, settings.search_port, backends)
 
 
 def main() -> int:

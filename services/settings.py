@@ -25,6 +25,10 @@ PREFIX = "MAMBASEARCH_"
 RAY_DIR_CHARS_MAX = 40
 
 
+# What `mamba-search up` tells the parts that it starts.
+UP_DECIDES = ("encoder_target", "encoder_query_application", "encoder_passage_application", "index_target")
+
+
 class Settings(BaseSettings):
     """What every process may be told."""
 
@@ -47,10 +51,13 @@ class Settings(BaseSettings):
         except pydantic.ValidationError as error:
             raise _refusal(error, given) from None
 
-    def environment(self) -> dict[str, str]:
-        """Give the same settings as environment variables, for a child process; None is left out."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+    def child_environment(self, others: Mapping[str, object]) -> dict[str, str]:
+        """Give the environment of a child process: ours, these settings, and ``others`` (fields of its own class)."""
+        values = {**self.model_dump(mode="json", exclude_none=True), **others}
+        return {
+            **os.environ,  # noqa: TID251 - passed on, not read
+            **{PREFIX + name.upper(): str(value) for name, value in values.items()},
+        }
 
 
 def _all_settings(base: type[Settings]) -> list[type[Settings]]:
@@ -226,7 +233,16 @@ class IndexOwnerSettings(DataSettings):
 
 
 class UpSettings(EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexOwnerSettings, QdrantSettings):
-    """``mamba-search up``: every part on this machine."""
+    """``mamba-search up``: every part on this machine. Where each answers follows from hosts and ports."""
+
+    @classmethod
+    def load(cls, arguments: Mapping[str, object] | None = None) -> Self:
+        """Read arguments and environment; refuse addresses of parts, which would not be used."""
+        for field in UP_DECIDES:
+            name = PREFIX + field.upper()
+            if name in os.environ:  # noqa: TID251 - refused, not read
+                raise InvalidInput(name, f"{name} is set, but `mamba-search up` starts a part of its own; unset it.")
+        return super().load(arguments)
 
     up_timeout_s: float = Field(180.0, gt=0, le=3600, description="Longest wait for all parts to become ready.")
     stop_timeout_s: float = Field(

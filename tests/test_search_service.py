@@ -19,7 +19,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import IndexStats, VectorIndex
+from ingest.index.interface import IndexHit, IndexStats, SparseVector, VectorIndex
 from services.backends import Backends
 from services.grpc_server import GrpcServer
 from services.search_service import SERVICE, SearchServicer
@@ -68,6 +68,11 @@ class MoodyIndex(EmbeddedIndex):
         if self.away:
             raise IndexUnavailable("The index is away.")
         return await super().stats()
+
+    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+        if self.away:
+            raise IndexUnavailable("The index is away.")
+        return await super().search_sparse(sparse, limit)
 
 
 @dataclass

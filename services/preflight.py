@@ -1,0 +1,82 @@
+"""What ``mamba-search up`` will start, and whether it can: told in one sentence before anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from encoder.client import joint_fingerprint
+from encoder.errors import InvalidInput
+from encoder.fingerprint import index_fingerprint, model_fingerprint
+from encoder.model_config import load_model_config
+from encoder.tokenizer import Tokenizer
+from ingest.chunking import Chunker
+from ingest.index.data_directory import DataDirectory, read_manifest
+from services.children import Part
+from services.local_machine import check_port, target_of
+from services.settings import UpSettings
+
+
+def check(settings: UpSettings) -> None:
+    """Refuse what would fail later.
+
+    :class:`encoder.errors.CheckpointError` for a model folder; :class:`encoder.errors.InUse` for a port or a data
+    directory that another process has; :class:`encoder.errors.FingerprintMismatch` where another model made the data.
+    """
+    addresses = {name: (host, port) for name, host, port in _addresses(settings)}
+    most_common, count = Counter(port for _, port in addresses.values()).most_common(1)[0]
+    if count > 1:
+        names = " and ".join(name for name, (_, port) in addresses.items() if port == most_common)
+        raise InvalidInput(names, f"{names} are both {most_common}; give each a port of its own.")
+    for name, (host, port) in addresses.items():
+        check_port(name, host, port)
+    fingerprint, dimension = _made_by(settings)
+    if settings.qdrant_url is None:
+        held = DataDirectory.hold(settings.data_dir)
+        try:
+            if read_manifest(settings.data_dir) is not None:
+                held.bind(fingerprint=fingerprint, dimension=dimension)
+        finally:
+            held.release()
+
+
+def parts_of(settings: UpSettings, ray_dir: Path) -> tuple[list[Part], dict[str, str]]:
+    """List the parts to start, in the order in which they depend on one another, and their common environment."""
+    shared = settings.query_model.absolute() == settings.passage_model.absolute()
+    query_application, passage_application = ("encoder",) * 2 if shared else ("query-encoder", "passage-encoder")
+    targets = {name.removesuffix("_port"): target_of(host, port) for name, host, port in _addresses(settings)}
+    parts = [
+        Part("encoder", "services.encoder_service", targets["encoder"], (("application", passage_application),)),
+        Part("search", "services.search_service", targets["search"]),
+        Part("ingest", "services.ingest_service", targets["ingest"]),
+    ]
+    told: dict[str, object] = {
+        "encoder_target": targets["encoder"],
+        "encoder_query_application": query_application,
+        "encoder_passage_application": passage_application,
+        "ray_dir": ray_dir,
+    }
+    if "index" in targets:
+        parts.insert(0, Part("index", "services.index_owner", targets["index"]))
+        told["index_target"] = targets["index"]
+    return parts, settings.child_environment(told)
+
+
+def _addresses(settings: UpSettings) -> list[tuple[str, str, int]]:
+    addresses = [
+        ("encoder_port", settings.encoder_host, settings.encoder_port),
+        ("search_port", settings.search_host, settings.search_port),
+        ("ingest_port", settings.ingest_host, settings.ingest_port),
+    ]
+    if settings.qdrant_url is None:
+        addresses.append(("index_port", settings.index_host, settings.index_port))
+    return addresses
+
+
+def _made_by(settings: UpSettings) -> tuple[str, int]:
+    """Give what an index of these models is marked with: fingerprint and dimension. Reads both folders whole."""
+    query, passage = settings.query_model, settings.passage_model
+    model = joint_fingerprint(model_fingerprint(query), model_fingerprint(passage))
+    load_model_config(query)
+    chunker = Chunker(Tokenizer.load(passage)).fingerprint
+    return index_fingerprint(model, chunker), load_model_config(passage).embedding_dim
