@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.tokenizer import Tokenizer
-from ingest.boundaries import LEVEL_NONE, LEVEL_UNDIVIDED, boundary_levels
+from ingest.boundaries import LEVEL_NONE, LEVEL_SENTENCE, LEVEL_UNDIVIDED, boundary_levels
 from ingest.documents import Document
 
 CHUNKER_VERSION = 1
@@ -123,9 +123,12 @@ class Chunker:
             # Share what is left evenly: 260 tokens become two halves, not 256 and 4.
             rest = total - first
             share = rest / math.ceil(rest / self.tokens_max)
-            upper = max(min(limit, total - self.tokens_max // 4), first + 1)
-            lower = min(first + math.ceil(share / 2), first + math.ceil((upper - first) / 2))
-            first = _best_cut(text, starts, levels, max(lower, first + 1), upper, first + share)
+            least = self.tokens_max // 4
+            upper = max(min(limit, total - least), first + 1)
+            lower = max(first + math.ceil(min(share, upper - first) / 2), first + 1)
+            if levels[lower : upper + 1].max() < LEVEL_SENTENCE:
+                lower = min(lower, first + least)
+            first = _best_cut(text, starts, levels, lower, upper, first + share)
 
 
 def join_passage(passage_title: str, chunk_text: str) -> str:
@@ -181,7 +184,7 @@ def _cut_long_tokens(
 
 def _trim(text: str, lower: int, token_end: int, upper: int) -> tuple[int, int]:
     """Take what the tokenizer dropped after the last token (accents, control characters), but never blanks."""
-    if upper - token_end > UNREAD_CHARS_MAX:
-        upper = token_end + len(text[token_end : token_end + UNREAD_CHARS_MAX].rstrip())
+    if len(text[token_end:upper].rstrip()) > UNREAD_CHARS_MAX:
+        upper = token_end
     end = lower + len(text[lower:upper].rstrip())
     return end - len(text[lower:end].lstrip()), end

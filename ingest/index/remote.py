@@ -38,7 +38,7 @@ class RemoteIndex:
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ],
         )
-        self._stub = index_pb2_grpc.IndexServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = index_pb2_grpc.IndexServiceStub(self._channel)
 
     @classmethod
     async def connect(cls, target: str, *, dimension: int, fingerprint: str) -> Self:

@@ -1,0 +1,216 @@
+"""Chunks: where they are cut, and what they may never do to a text."""
+
+import functools
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoder.errors import InvalidInput
+from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.tokenizer import Tokenizer
+from ingest.chunking import TITLE_TOKENS_MAX, UNREAD_CHARS_MAX, Chunk, Chunker
+from ingest.documents import Document
+
+
+@functools.cache
+def tokenizer() -> Tokenizer:
+    return Tokenizer.load(DEFAULT_MODEL_FOLDER)
+
+
+def chunker(tokens_max: int = 16) -> Chunker:
+    return Chunker(tokenizer(), tokens_max)
+
+
+def cut(text: str, tokens_max: int = 16) -> list[Chunk]:
+    return chunker(tokens_max).chunk(Document("d", text))
+
+
+WORDS = st.sampled_from(
+    [
+        "a",
+        "unaffable",
+        "U.S.",
+        "https://example.org/a?b=c",
+        "日本語",
+        "한국어",
+        "e\u0301te\u0301",
+        "x" * 120,
+        "…",
+        "🙂",
+        "[SEP]",
+    ]
+)
+GAPS = st.sampled_from(
+    [" ", "  ", "\n", "\n\n", "\r\n\r\n", "\t", ". ", ".\n\n", "! ", "\n# ", "\n\n## ", "\u3000", "", "。"]
+)
+PROSE = st.lists(st.tuples(WORDS, GAPS), max_size=150).map(lambda pairs: "".join(word + gap for word, gap in pairs))
+DIRT = st.text(st.sampled_from("a b\n\x00\x01\u200b\u0301\ufffd#."), max_size=300)
+TEXTS = st.one_of(PROSE, DIRT, st.text(max_size=300))
+
+
+def check(text: str, chunks: list[Chunk], tokens_max: int) -> None:
+    end = 0
+    uncovered = []
+    for index, chunk in enumerate(chunks):
+        assert chunk.chunk_index == index
+        assert chunk.text == text[chunk.char_start : chunk.char_end]
+        assert chunk.text == chunk.text.strip() != ""
+        assert end <= chunk.char_start < chunk.char_end <= len(text)
+        assert 1 <= chunk.token_count <= tokens_max
+        assert len(chunk.text) <= 16 * tokens_max + 2 * UNREAD_CHARS_MAX
+        uncovered.append(text[end : chunk.char_start])
+        end = chunk.char_end
+    uncovered.append(text[end:])
+    for gap in uncovered:
+        # White space, or a run of over 64 characters that the tokenizer drops.
+        assert not gap.strip() or (len(gap) > UNREAD_CHARS_MAX and not tokenizer().encode(gap))
+
+
+@given(text=TEXTS, tokens_max=st.integers(16, 60))
+@settings(max_examples=400, deadline=None)
+def test_chunks_are_slices_in_order_that_hold_all_there_is_to_read(text: str, tokens_max: int) -> None:
+    try:
+        chunks = cut(text, tokens_max)
+    except InvalidInput:
+        assert not tokenizer().encode(text)
+        return
+    check(text, chunks, tokens_max)
+    assert sum(chunk.token_count for chunk in chunks) == len(tokenizer().encode(text))
+
+
+@given(
+    words=st.lists(
+        st.sampled_from(["one", "two three.", "four!", "five,", "six\n", "seven\n\n"]), min_size=1, max_size=400
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_no_chunk_is_tiny_and_each_counts_what_its_text_has(words: list[str]) -> None:
+    chunks = cut(" ".join(words), 32)
+    total = sum(chunk.token_count for chunk in chunks)
+    for chunk in chunks:
+        assert chunk.token_count == tokenizer().count(chunk.text)
+        assert chunk.token_count >= min(8, total)
+
+
+def test_a_short_text_is_one_chunk() -> None:
+    (chunk,) = cut("  \n Hello, world! \t\n")
+    assert chunk == Chunk(0, 4, 17, 4, "Hello, world!")
+
+
+def test_cuts_prefer_paragraphs_then_sentences_then_words() -> None:
+    sentence = "One two three four five six. "
+    assert [chunk.text for chunk in cut("one " * 12 + "\n\n" + "two " * 13)] == [
+        "one " * 11 + "one",
+        "two " * 12 + "two",
+    ]
+    assert [chunk.text for chunk in cut(sentence * 4)] == [(sentence * 2).strip()] * 2
+    assert [chunk.text for chunk in cut("word " * 20)] == ["word " * 9 + "word"] * 2
+    paragraphs = cut("a b. c d. e f.\n\ng h i. j k l. m n o p.")
+    assert [chunk.text for chunk in paragraphs] == ["a b. c d. e f.", "g h i. j k l. m n o p."]
+
+
+def test_a_rest_is_shared_evenly() -> None:
+    assert [chunk.token_count for chunk in cut("word " * 260, 256)] == [130, 130]
+    assert [chunk.token_count for chunk in cut("word " * 256, 256)] == [256]
+
+
+def test_a_heading_stays_with_what_follows() -> None:
+    text = (
+        "alpha beta gamma delta epsilon zeta.\n\n# Part\n\n## Chapter two\n\n" + "body text goes on and on here. " * 2
+    )
+    first, *rest = cut(text)
+    assert first.text == "alpha beta gamma delta epsilon zeta."
+    assert rest[0].text.startswith("# Part\n\n## Chapter two\n\nbody")
+
+
+def test_words_are_not_cut_where_punctuation_is_near() -> None:
+    text = ",".join(["unaffable"] * 30)
+    for chunk in cut(text):
+        assert set(chunk.text.strip(",").split(",")) == {"unaffable"}
+
+
+def test_scripts_without_spaces_are_cut_between_characters() -> None:
+    chunks = cut("日本語の文章です" * 10)
+    assert "".join(chunk.text for chunk in chunks) == "日本語の文章です" * 10
+    chunks = cut("한국어" * 30)
+    assert "".join(chunk.text for chunk in chunks) == "한국어" * 30
+
+
+def test_a_word_of_any_length_and_a_desert_of_blanks_are_bounded() -> None:
+    chunks = cut("x" * 10_000)
+    assert "".join(chunk.text for chunk in chunks) == "x" * 10_000
+    assert max(len(chunk.text) for chunk in chunks) <= 256
+    blanks = cut("begin" + " " * 100_000 + "end")
+    assert [chunk.text for chunk in blanks] == ["begin", "end"]
+
+
+def test_control_characters_and_combining_accents() -> None:
+    (chunk,) = cut("\x00\x01a\x00b e\u0301\u0302 \x02")
+    assert chunk.text == "\x00\x01a\x00b e\u0301\u0302 \x02"
+    begin, end = cut("begin " + "\x00" * 1000 + " end")
+    assert (begin.text, end.text) == ("begin", "end")
+
+
+@pytest.mark.parametrize("text", ["\x00\x01\x02", "\u200b\u200b", "\ufffd", " \n\x07\n "])
+def test_a_text_that_the_tokenizer_cannot_read_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="nothing that the tokenizer can read") as caught:
+        cut(text)
+    assert caught.value.field == "text"
+
+
+def test_special_tokens_in_a_text_are_text() -> None:
+    (chunk,) = cut("[CLS] [PAD] [SEP]")
+    assert chunk.token_count == len(tokenizer().encode("[CLS] [PAD] [SEP]")) > 3
+
+
+def test_windows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(f"Sentence number {number} is here, unaffably. \n" for number in range(300))
+    whole = cut(text, 64)
+    monkeypatch.setattr("ingest.chunking.WINDOW_CHARS", 500)
+    assert cut(text, 64) == whole
+
+
+def test_a_million_tokens() -> None:
+    text = ("Long documents are read once, and no part of them is lost.\n\n" + "More of it follows. " * 10) * 17_000
+    chunks = cut(text, 256)
+    check(text, chunks, 256)
+    assert sum(chunk.token_count for chunk in chunks) > 1_000_000
+    assert min(chunk.token_count for chunk in chunks) >= 64
+
+
+def test_passages_hold_the_title_on_one_line_cut_after_its_first_tokens() -> None:
+    document = Document("d", "Text.", title="  A\nlong\ttitle ")
+    made = chunker()
+    (chunk,) = made.chunk(document)
+    assert made.passage(document, chunk) == "A long title\nText."
+    assert made.passage(Document("d", "Text."), chunk) == "Text."
+    title = made.passage_title(" ".join(f"w{number}" for number in range(200)))
+    assert tokenizer().count(title) == TITLE_TOKENS_MAX
+    assert made.passage_title("한" * 100) in "한" * 100
+
+
+@given(title=st.text(max_size=200), text=PROSE)
+@settings(max_examples=100, deadline=None)
+def test_a_passage_never_exceeds_what_is_announced(title: str, text: str) -> None:
+    made = chunker(128)
+    document = Document("d", text + " end", title=unicodedata.normalize("NFC", title))
+    for chunk in made.chunk(document):
+        assert tokenizer().count(made.passage(document, chunk)) + 1 <= made.passage_tokens_max
+
+
+def test_the_fingerprint_names_the_parameters() -> None:
+    assert chunker(128).fingerprint == "v1-tokens128-title64"
+    assert chunker(129).fingerprint != chunker(128).fingerprint
+
+
+def test_too_small_a_limit_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="at least 16"):
+        chunker(15)
+
+
+def test_offsets_are_plain_numbers() -> None:
+    (chunk,) = cut("Hello")
+    assert not any(isinstance(value, np.generic) for value in (chunk.char_start, chunk.char_end, chunk.token_count))
