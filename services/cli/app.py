@@ -1,0 +1,70 @@
+"""``mamba-search`` itself: its commands, and how everything that goes wrong ends in one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from encoder.errors import MambaSearchError
+from services.cli.encode import encode
+from services.cli.evaluate import evaluate
+from services.cli.ingest import ingest
+from services.cli.search import search
+from services.cli.up import up
+
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code; an error is told on standard error in one line, without a traceback."""
+    try:
+        code = _make_app()(list(arguments), prog_name="mamba-search", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        return _refuse(f"{error.format_message().rstrip('.')}. See mamba-search --help.", error.exit_code)
+    except MambaSearchError as error:
+        from services.status import exit_code
+
+        return _refuse(str(error), exit_code(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has seen enough (`| head`). What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(message: str, code: int) -> int:
+    sys.stderr.write(f"mamba-search: {' '.join(message.split())}\n")
+    return code
+
+
+def _make_app() -> typer.Typer:
+    app = typer.Typer(
+        help="Search long documents: a Mamba encoder, Qdrant's engine, gRPC.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for command in (up, ingest, search, encode, evaluate):
+        app.command()(command)
+    return app
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"mamba-search {importlib.metadata.version('mamba-search')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -1,0 +1,154 @@
+"""``mamba-search ingest``: files in, progress while it lasts, a summary at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.settings import CommandSettings
+
+if TYPE_CHECKING:
+    from ingest.documents import Document
+    from ingest.receipts import LoadError, Receipt
+
+EXIT_REJECTED = 1
+
+
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders: .txt, .md, .jsonl; - is standard input.")],
+    target: Annotated[
+        str | None, typer.Option(help="Send to the ingestion worker at HOST:PORT. Default: 127.0.0.1:50052.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Ask no service: fill the index in this directory, in this process.")
+    ] = None,
+) -> None:
+    """Bring documents into the index. A document that is there already, unchanged, costs nothing."""
+    from ingest.loaders import STDIN, load_documents, total_bytes
+
+    settings = CommandSettings.load({"ingest_target": target} if target else {})
+    stdin = sys.stdin.buffer if any(str(path) == STDIN for path in paths) else None
+    tally = Tally(bytes_total=total_bytes(paths))
+    items = tally.watch(load_documents(paths, stdin))
+    try:
+        if data_dir:
+            asyncio.run(_show(_ingest_in_process(settings, data_dir, items, tally), tally))
+        else:
+            from services.cli.ingest_stream import ingest_over_grpc
+
+            asyncio.run(_show(ingest_over_grpc(settings.ingest_target, items), tally))
+    finally:
+        if tally.documents:  # also where it ended early: these are durable
+            sys.stdout.write(tally.summary() + "\n")
+    if tally.rejected:
+        raise typer.Exit(EXIT_REJECTED)
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far an ingestion is."""
+
+    bytes_total: int | None  # of the files; None where it cannot be known
+    bytes_done: int = 0  # of texts with a receipt
+    ingested: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    started: float = 0.0
+    _sizes: deque[int] | None = None
+
+    def watch(self, items: Iterator[Document | LoadError]) -> Iterator[Document | LoadError]:
+        """Pass documents on, and remember their sizes until their receipts come (in the same order)."""
+        from ingest.receipts import LoadError
+
+        self.started = time.monotonic()
+        self._sizes = deque()
+        for item in items:
+            if not isinstance(item, LoadError):
+                self._sizes.append(len(item.text.encode("utf-8", "surrogatepass")))
+            yield item
+
+    def count(self, receipt: Receipt) -> None:
+        """Add what became of one document, or of one that could not be read (it has no id)."""
+        from ingest.receipts import Outcome
+
+        if receipt.document_id and self._sizes:
+            self.bytes_done += self._sizes.popleft()
+        self.ingested += receipt.outcome is Outcome.INGESTED
+        self.unchanged += receipt.outcome is Outcome.UNCHANGED
+        self.rejected += receipt.outcome is Outcome.REJECTED
+        if receipt.outcome is Outcome.INGESTED:
+            self.chunks += receipt.chunk_count
+            self.tokens += receipt.token_count
+
+    @property
+    def documents(self) -> int:
+        """Documents with a receipt of any kind."""
+        return self.ingested + self.unchanged + self.rejected
+
+    def tokens_per_s(self) -> float:
+        """Give the mean speed so far."""
+        return self.tokens / max(time.monotonic() - self.started, 1e-3)
+
+    def summary(self) -> str:
+        """Say everything in one sentence."""
+        documents = "document" if self.ingested == 1 else "documents"
+        return (
+            f"{self.ingested} {documents} ingested ({self.chunks:,} chunks, {self.tokens:,} tokens), "
+            f"{self.unchanged} unchanged, {self.rejected} refused, in {time.monotonic() - self.started:.1f} s "
+            f"({self.tokens_per_s():,.0f} tokens/s)"
+        )
+
+
+async def _ingest_in_process(
+    settings: CommandSettings, data_dir: Path, items: Iterator[Document | LoadError], tally: Tally
+) -> AsyncGenerator[Receipt, None]:
+    from encoder.tokenizer import Tokenizer
+    from ingest.pipeline import Ingestor
+    from services.in_process import load_encoder, open_parts
+
+    encoder = await load_encoder(settings)
+    try:
+        async with open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts:
+            ingestor = Ingestor(parts.encoder, parts.index, parts.chunker)
+            tally.started = time.monotonic()
+            async with aclosing(ingestor.ingest_all(items)) as receipts:
+                async for receipt in receipts:
+                    yield receipt
+    finally:
+        await encoder.close()
+
+
+async def _show(receipts: AsyncGenerator[Receipt, None], tally: Tally) -> None:
+    """Consume the receipts under a progress bar; tell of each refusal as it comes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("left"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("starting", total=tally.bytes_total)
+        async with aclosing(receipts) as stream:
+            async for receipt in stream:
+                tally.count(receipt)
+                if receipt.error:
+                    name = receipt.source or receipt.document_id
+                    console.print(f"refused: {name}: {receipt.error}", markup=False, soft_wrap=True)
+                bar.update(task, completed=tally.bytes_done, description=_describe(tally))
+
+
+def _describe(tally: Tally) -> str:
+    refused = f", {tally.rejected} refused" if tally.rejected else ""
+    return f"{tally.documents} documents{refused}, {tally.tokens_per_s():,.0f} tokens/s"

@@ -1,0 +1,104 @@
+"""Evaluation through the product: the chunker, encoder, index and searcher that serve, on a set with judgements."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from encoder.errors import InvalidInput
+from encoder.evaluation.datasets import EvaluationSet
+from encoder.evaluation.metrics import CUTOFF_MAX, Metrics, measure
+from encoder.evaluation.runs import RankedDocument, Run
+from ingest.documents import Document
+from ingest.pipeline import Ingestor
+from services.in_process import Parts
+from services.results import SearchMode
+from services.searcher import Searcher
+
+SEARCHES_AT_ONCE = 4
+
+# Told how many of how many steps of what ("documents", "dense queries") are done.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How good one mode is on one set."""
+
+    dataset: str
+    mode: SearchMode
+    documents: int
+    queries: int
+    metrics: Metrics
+    seconds: float  # of this mode's searches; the first mode's also hold the building of the index
+    run: Run
+
+
+async def evaluate_set(
+    evaluation_set: EvaluationSet, modes: Sequence[SearchMode], parts: Parts, progress: Progress
+) -> AsyncIterator[Evaluation]:
+    """Ingest a set once, then search it in each mode.
+
+    :class:`InvalidInput` where the index holds documents that are not the set's.
+    """
+    started = time.perf_counter()
+    await _ingest(evaluation_set, parts, progress)
+    for mode in modes:
+        run = await _search(evaluation_set, mode, parts, progress)
+        seconds, started = time.perf_counter() - started, time.perf_counter()
+        yield Evaluation(
+            dataset=evaluation_set.name,
+            mode=mode,
+            documents=len(evaluation_set.documents),
+            queries=len(evaluation_set.queries),
+            metrics=measure(evaluation_set.qrels, run),
+            seconds=seconds,
+            run=run,
+        )
+
+
+async def _ingest(evaluation_set: EvaluationSet, parts: Parts, progress: Progress) -> None:
+    documents = [Document(row.document_id, row.text, title=row.title) for row in evaluation_set.documents]
+    done = 0
+    ingestor = Ingestor(parts.encoder, parts.index, parts.chunker)
+    async with aclosing(ingestor.ingest_all(documents)) as receipts:
+        async for receipt in receipts:
+            done += 1
+            progress("documents", done, len(documents))
+            if receipt.error:
+                message = f"document {receipt.document_id!r} of {evaluation_set.name}: {receipt.error}"
+                raise InvalidInput("dataset", message) from receipt.error
+    stats = await parts.index.stats()
+    if stats.document_count != len(documents):
+        raise InvalidInput(
+            "data_dir",
+            f"the index holds {stats.document_count} documents, but {evaluation_set.name} has {len(documents)}; "
+            "give a directory of its own.",
+        )
+
+
+async def _search(evaluation_set: EvaluationSet, mode: SearchMode, parts: Parts, progress: Progress) -> Run:
+    searcher = Searcher(parts.encoder, parts.index, parts.tokenizer)
+    turns = asyncio.Semaphore(SEARCHES_AT_ONCE)
+    run: Run = {query_id: [] for query_id in evaluation_set.queries}
+    done = 0
+
+    async def search(query_id: str, query: str) -> None:
+        nonlocal done
+        async with turns:
+            ranked = await searcher.rank_documents(query, mode, CUTOFF_MAX)
+        run[query_id] = [RankedDocument(document_id, score) for document_id, score in ranked]
+        done += 1
+        progress(f"{mode.value} queries", done, len(run))
+
+    searches = [asyncio.ensure_future(search(*item)) for item in evaluation_set.queries.items()]
+    try:
+        await asyncio.gather(*searches)
+    finally:
+        for task in searches:
+            task.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+    return run

@@ -1,0 +1,65 @@
+"""The parts of the product put together in one process: model, chunker and index, without a service.
+
+Used by commands on a data directory, and by the evaluation. The services are put together in their own modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encoder.errors import MambaSearchError
+from encoder.fingerprint import index_fingerprint
+from encoder.tokenizer import Tokenizer
+from ingest.chunking import Chunker
+from ingest.index.embedded import EmbeddedIndex
+from services.settings import CommandSettings
+
+if TYPE_CHECKING:
+    from encoder.interface import Encoder
+    from ingest.index.interface import VectorIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What ingestion and search are made of."""
+
+    encoder: Encoder
+    tokenizer: Tokenizer
+    chunker: Chunker
+    index: VectorIndex
+
+
+async def load_encoder(settings: CommandSettings) -> Encoder:
+    """Load the model into this process, in a thread: it takes seconds.
+
+    :class:`MambaSearchError` where torch is not installed.
+    """
+    try:
+        from encoder.local import LocalEncoder
+    except ModuleNotFoundError as error:
+        raise MambaSearchError(
+            f"The package {error.name} is missing, which a model in this process needs; install "
+            "mamba-search[encoder], or ask a running service."
+        ) from error
+    return await asyncio.to_thread(
+        LocalEncoder.load, settings.model, device=settings.encoder_device, threads=settings.encoder_threads
+    )
+
+
+@asynccontextmanager
+async def open_parts(data_dir: Path, encoder: Encoder, tokenizer: Tokenizer) -> AsyncIterator[Parts]:
+    """Open the index in a data directory (or make it) for an encoder that stays the caller's."""
+    chunker = Chunker(tokenizer)
+    info = await encoder.info()
+    index = await EmbeddedIndex.open(
+        data_dir, dimension=info.dimension, fingerprint=index_fingerprint(info.fingerprint, chunker.fingerprint)
+    )
+    try:
+        yield Parts(encoder, tokenizer, chunker, index)
+    finally:
+        await index.close()
