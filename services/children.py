@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,7 +64,8 @@ class Child:
         """Read the last lines of its log."""
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-            return file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+            text = file.read().decode(errors="replace")
+        return re.sub(r"\x1b\[\d*m", "", text).splitlines()[-_TAIL_LINES:]  # Ray colours its lines
 
     async def stop(self, timeout_s: float) -> bool:
         """Ask it to end, and kill it after ``timeout_s``; say whether it ended by itself."""

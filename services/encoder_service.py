@@ -39,6 +39,7 @@ SERVICER_FUNCTIONS = (
 )
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 # Ray starts this many Python processes at once: Serve's controller, its proxy, the first replica.
 _RAY_CPUS = 3
 
@@ -82,6 +83,7 @@ def build_application(name: str, factory: EncoderFactory, settings: EncoderSetti
         max_queued_requests=settings.encoder_max_queued_requests,
         graceful_shutdown_timeout_s=10,
         max_constructor_retry_count=1,
+        logging_config=dict(_QUIET),
     )(EncoderReplica)
     application: Application = deployment.bind(
         factory,
@@ -146,7 +148,7 @@ def _start_ray(settings: EncoderSettings, directory: Path) -> None:
     serve.start(
         http_options={"host": "127.0.0.1", "port": free_port()},  # Serve's gRPC port does not open without it
         grpc_options={"port": settings.encoder_port, "grpc_servicer_functions": list(SERVICER_FUNCTIONS)},
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
+        logging_config=dict(_QUIET),
     )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -34,6 +35,12 @@ async def up(settings: UpSettings, announce: Announce) -> None:
     Raises what :func:`services.preflight.check` finds before anything is started. Raises after everything has been
     stopped again: :class:`Unavailable` where a part ended by itself, :class:`TimedOut` where one did not become ready.
     """
+
+    def tell(line: str) -> None:
+        # Whoever read our lines may be gone (`up | head`); that is no reason to leave processes behind.
+        with suppress(BrokenPipeError):
+            announce(line)
+
     await asyncio.to_thread(check, settings)
     logs = settings.data_dir / LOG_FOLDER
     logs.mkdir(parents=True, exist_ok=True)
@@ -46,17 +53,17 @@ async def up(settings: UpSettings, announce: Announce) -> None:
     started = time.monotonic()
     try:
         children.extend(Child.start(part, environment, logs / f"{part.name}.log") for part in parts)
-        announce(f"starting {', '.join(part.name for part in parts)}; logs are in {logs}")
-        await _until_all_ready(children, stop, settings.up_timeout_s, announce)
+        tell(f"starting {', '.join(part.name for part in parts)}; logs are in {logs}")
+        await _until_all_ready(children, stop, settings.up_timeout_s, tell)
         if not stop.is_set():
-            announce(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops everything")
-            await _watch(children, stop, announce)
+            tell(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops everything")
+            await _watch(children, stop, tell)
     finally:
         stop.clear()
-        await _stop(children, stop, settings.stop_timeout_s, announce)
+        await _stop(children, stop, settings.stop_timeout_s, tell)
         left = await asyncio.to_thread(kill_descendants, but=strangers, within_s=_SWEEP_TIMEOUT_S)
         shutil.rmtree(ray_dir, ignore_errors=True)
-        announce(f"processes {sorted(left)} would not end" if left else "stopped")
+        tell(f"processes {sorted(left)} would not end" if left else "stopped")
 
 
 async def _until_all_ready(
