@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,25 +65,23 @@ class Tally:
     chunks: int = 0
     tokens: int = 0
     started: float = 0.0
-    _sizes: deque[int] | None = None
+    _sizes: deque[int] = field(default_factory=deque)
 
     def watch(self, items: Iterator[Document | LoadError]) -> Iterator[Document | LoadError]:
-        """Pass documents on, and remember their sizes until their receipts come (in the same order)."""
+        """Pass documents on, and remember their sizes until their receipts come (about in the same order)."""
         from ingest.receipts import LoadError
 
         self.started = time.monotonic()
-        self._sizes = deque()
         for item in items:
-            if not isinstance(item, LoadError):
-                self._sizes.append(len(item.text.encode("utf-8", "surrogatepass")))
+            size = 0 if isinstance(item, LoadError) else len(item.text.encode("utf-8", "surrogatepass"))
+            self._sizes.append(size)
             yield item
 
     def count(self, receipt: Receipt) -> None:
-        """Add what became of one document, or of one that could not be read (it has no id)."""
+        """Add what became of one document, or of one that could not be read."""
         from ingest.receipts import Outcome
 
-        if receipt.document_id and self._sizes:
-            self.bytes_done += self._sizes.popleft()
+        self.bytes_done += self._sizes.popleft()
         self.ingested += receipt.outcome is Outcome.INGESTED
         self.unchanged += receipt.outcome is Outcome.UNCHANGED
         self.rejected += receipt.outcome is Outcome.REJECTED

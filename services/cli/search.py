@@ -15,11 +15,13 @@ from services.cli.modes import Mode
 from services.settings import CommandSettings
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console
+    from rich.text import Text
 
     from services.cli.hits import Found, FoundPassage
 
 EXCERPT_CHARS = 480
+INDENT = "    "
 
 
 def search(
@@ -101,13 +103,13 @@ def _show(found: Found, query: str, excerpt_chars: int | None) -> None:
         console.print("Nothing found.")
     for hit in found.hits:
         console.print(_heading(hit))
-        console.print(_passage(hit, query, excerpt_chars))
+        console.print(_passage(hit, query, excerpt_chars, console))
         console.print()
     passages = "passage" if len(found.hits) == 1 else "passages"
     console.print(f"{len(found.hits)} {passages} in {found.total_time_ms:.0f} ms", style="dim")
 
 
-def _heading(hit: FoundPassage) -> RenderableType:
+def _heading(hit: FoundPassage) -> Text:
     from rich.text import Text
 
     text = Text(f"{hit.rank:>2}. ", style="bold")
@@ -116,12 +118,11 @@ def _heading(hit: FoundPassage) -> RenderableType:
     percent = 100 * hit.char_start / hit.document_chars if hit.document_chars else 0.0
     place = f"characters {hit.char_start:,}-{hit.char_end:,} of {hit.document_chars:,} ({percent:.0f}%)"
     name = hit.source or hit.document_id
-    text.append(f"\n    {name}, {place}", style="dim")
+    text.append(f"\n{INDENT}{name}, {place}", style="dim")
     return text
 
 
-def _passage(hit: FoundPassage, query: str, excerpt_chars: int | None) -> RenderableType:
-    from rich.padding import Padding
+def _passage(hit: FoundPassage, query: str, excerpt_chars: int | None, console: Console) -> Text:
     from rich.text import Text
 
     from services.cli.marking import take_excerpt
@@ -131,7 +132,10 @@ def _passage(hit: FoundPassage, query: str, excerpt_chars: int | None) -> Render
     for mark in excerpt.marks:
         text.stylize("bold yellow", mark.start, mark.end)
     whole = Text("… " if excerpt.cut_before else "") + text + Text(" …" if excerpt.cut_after else "")
-    return Padding(whole, (0, 0, 0, 4), expand=False)
+    lines = whole.wrap(console, max(console.width - len(INDENT), 1))
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(Text(INDENT) + line for line in lines)
 
 
 def check_top_k(top_k: int) -> None:

@@ -1,0 +1,114 @@
+"""Real gRPC servers of ours for tests that are not asynchronous themselves: an event loop in a thread."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from mambasearch.v1 import ingest_pb2_grpc, search_pb2_grpc
+
+from encoder.fingerprint import index_fingerprint
+from encoder.interface import Encoder
+from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.tokenizer import Tokenizer
+from ingest.chunking import Chunker
+from ingest.index.embedded import EmbeddedIndex
+from ingest.pipeline import Ingestor
+from services import ingest_service, search_service
+from services.backends import Backends
+from services.grpc_server import GrpcServer
+from services.ingest_service import IngestServicer, Worker
+from services.search_service import SearchServicer
+from services.searcher import Searcher
+
+MESSAGE_BYTES_MAX = 96 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where the services answer."""
+
+    search: str
+    ingest: str
+
+
+@contextlib.contextmanager
+def services_running(directory: Path, make_encoder: Callable[[], Encoder]) -> Iterator[Targets]:
+    """Run the search service and an ingestion worker over one index, in a thread."""
+    ready, done = threading.Event(), threading.Event()
+    found: list[Targets] = []
+
+    async def run() -> None:
+        async with _services(directory, make_encoder()) as targets:
+            found.append(targets)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    try:
+        ready.wait()
+        assert found, "the services did not start"
+        yield found[0]
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.asynccontextmanager
+async def _services(directory: Path, encoder: Encoder) -> AsyncIterator[Targets]:
+    tokenizer = Tokenizer.load(DEFAULT_MODEL_FOLDER)
+    chunker = Chunker(tokenizer)
+    info = await encoder.info()
+    fingerprint = index_fingerprint(info.fingerprint, chunker.fingerprint)
+    index = await EmbeddedIndex.open(directory, dimension=info.dimension, fingerprint=fingerprint)
+
+    async def give_index(dimension: int, wanted: str) -> EmbeddedIndex:
+        assert (dimension, wanted) == (index.dimension, index.fingerprint)
+        return index
+
+    searching = Backends(
+        encoder, give_index, lambda used, opened: Searcher(used, opened, tokenizer), chunker.fingerprint
+    )
+    ingesting = Backends(
+        encoder, give_index, lambda used, opened: Worker(Ingestor(used, opened, chunker), opened), chunker.fingerprint
+    )
+    assert await searching.check() is None
+    assert await ingesting.check() is None
+    search = SearchServicer(searching, timeout_s=10, concurrency_max=8)
+    ingest = IngestServicer(ingesting, streams_max=2)
+
+    def register_search(server: grpc.aio.Server) -> None:
+        search_pb2_grpc.add_SearchServiceServicer_to_server(search, server)
+
+    def register_ingest(server: grpc.aio.Server) -> None:
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
+
+    try:
+        async with (
+            _listening(search_service.SERVICE, register_search) as search_target,
+            _listening(ingest_service.SERVICE, register_ingest) as ingest_target,
+        ):
+            yield Targets(search_target, ingest_target)
+    finally:
+        await index.close()
+
+
+@contextlib.asynccontextmanager
+async def _listening(service: str, register: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
+    server = GrpcServer(service, register, message_bytes_max=MESSAGE_BYTES_MAX, calls_max=16)
+    await server.start("127.0.0.1", 0)
+    await server.set_serving(serving=True)
+    try:
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        await server.stop()
