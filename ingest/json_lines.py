@@ -56,7 +56,7 @@ def _skip_line(stream: BinaryIO) -> None:
 
 def _read_line(line: bytes, place: str, default_id: str) -> Document:
     try:
-        row = json.loads(line.removeprefix(_BOM).decode())
+        row = json.loads(line.removeprefix(_BOM).decode().rstrip())
     except UnicodeDecodeError as error:
         raise InvalidInput("text", f"{place} is not UTF-8 (byte {error.start} of the line); convert it.") from None
     except json.JSONDecodeError as error:

@@ -1,0 +1,217 @@
+"""Files into documents, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from encoder.errors import InvalidInput
+from ingest.documents import Document
+from ingest.loaders import load_documents, total_bytes
+from ingest.receipts import LoadError
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def load(*paths: Path | str, stdin: bytes | None = None) -> list[Document | LoadError]:
+    stream = None if stdin is None else io.BytesIO(stdin)
+    return list(load_documents([Path(path) for path in paths], stream))
+
+
+def ids(found: list[Document | LoadError]) -> list[str]:
+    return [item.document_id if isinstance(item, Document) else f"error in {item.source}" for item in found]
+
+
+def the_error(found: list[Document | LoadError]) -> LoadError:
+    (error,) = found
+    assert isinstance(error, LoadError)
+    return error
+
+
+def test_a_folder_is_read_in_the_order_of_names_without_hidden_files(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.md", "a/b/c.TXT", "a.txt", ".hidden.txt", ".git/x.txt", "image.png", "README"):
+        write(tmp_path / name, f"Text of {name}")
+    found = load(tmp_path)
+    assert ids(found) == ["a/b/c.TXT", "a/z.md", "a.txt", "b.txt"]
+    assert isinstance(found[2], Document)
+    assert found[2] == Document("a.txt", "Text of a.txt", title="a", source=(tmp_path / "a.txt").as_posix())
+
+
+def test_a_file_named_by_itself_is_read_whatever_its_suffix(tmp_path: Path) -> None:
+    assert ids(load(write(tmp_path / "deep" / "notes.rst", "x"))) == ["notes.rst"]
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("# The title\n\ntext", "The title"),
+        ("intro\n\n##  Second level ##\r\n# First", "Second level"),
+        ("no heading", "page"),
+        ("#hashtag\n\n#\n", "page"),
+        ("# " + "x" * 3000, "page"),
+    ],
+)
+def test_markdown_is_titled_by_its_first_heading(tmp_path: Path, text: str, title: str) -> None:
+    (found,) = load(write(tmp_path / "page.md", text))
+    assert isinstance(found, Document)
+    assert (found.title, found.text) == (title, text)
+
+
+def test_text_is_kept_as_it_is_but_for_a_byte_order_mark(tmp_path: Path) -> None:
+    (found,) = load(write(tmp_path / "a.txt", b"\xef\xbb\xbf# one\r\ntwo\r\x00\n"))
+    assert isinstance(found, Document)
+    assert (found.text, found.title) == ("# one\r\ntwo\r\x00\n", "a")
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    rows = [
+        {"document_id": "a", "title": "T", "text": "one", "source": "S", "more": [1]},
+        {"_id": "b", "text": "two", "title": None},
+        {"id": 3, "text": "three"},
+        {"text": "four"},
+    ]
+    path = write(tmp_path / "sub" / "rows.jsonl", "\ufeff" + "\n\n".join(json.dumps(row) for row in rows) + "\n \n")
+    place = path.as_posix()
+    assert load(tmp_path) == [
+        Document("a", "one", title="T", source="S"),
+        Document("b", "two", source=f"{place}:3"),
+        Document("3", "three", source=f"{place}:5"),
+        Document("sub/rows.jsonl:7", "four", source=f"{place}:7"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "message"),
+    [
+        (b"{", "text", r"rows\.jsonl:2 is not JSON \(.*column 2\)"),
+        (b"[1]", "text", "is not a JSON object"),
+        (b"{}", "text", "text is missing"),
+        (b'{"text": 5}', "text", "text is 5; it must be a string"),
+        (b'{"text": "x", "title": ["t"]}', "title", r'title is \["t"\]; it must be a string'),
+        (b'{"text": "x", "id": true}', "id", "id is true"),
+        (b'{"text": "\xff"}', "text", "is not UTF-8"),
+        (b"[" * 100_000, "text", "is not JSON that can be read"),
+        (b'{"text": "x", "n": ' + b"1" * 5000 + b"}", "text", "is not JSON that can be read"),
+    ],
+)
+def test_a_bad_line_is_one_error_and_the_rest_goes_on(tmp_path: Path, line: bytes, field: str, message: str) -> None:
+    good = b'{"id": "good", "text": "x"}'
+    path = write(tmp_path / "rows.jsonl", b"\n".join([good, line, good]))
+    before, error, after = load(path)
+    assert isinstance(error, LoadError)
+    assert error.error.field == field
+    assert error.source == f"{path.as_posix()}:2"
+    with pytest.raises(InvalidInput, match=message):
+        raise error.error
+    assert before == Document("good", "x", source=f"{path.as_posix()}:1")
+    assert after == Document("good", "x", source=f"{path.as_posix()}:3")
+
+
+def test_a_line_or_a_file_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.json_lines.LINE_BYTES_MAX", 50)
+    monkeypatch.setattr("ingest.loaders.TEXT_BYTES_MAX", 50)
+    rows = [json.dumps({"id": "a", "text": text}) for text in ("short", "x" * 3_000_000, "after")]
+    found = load(write(tmp_path / "rows.jsonl", "\n".join(rows)))
+    assert ids(found) == ["a", f"error in {(tmp_path / 'rows.jsonl').as_posix()}:2", "a"]
+    error = the_error(load(write(tmp_path / "a.txt", "x" * 51)))
+    assert str(error.error).endswith("a.txt has more than 50 bytes, the limit of a document; split it.")
+    assert len(load(write(tmp_path / "b.txt", "x" * 50))) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ab\xff\xfecd", r"is not UTF-8 \(byte 2\); convert it"),
+        ("héllo".encode("utf-16"), r"is not UTF-8 \(byte 0\)"),
+        (b"", "is empty or only white space"),
+        (b" \n\t", "is empty or only white space"),
+    ],
+)
+def test_a_file_that_holds_no_text(tmp_path: Path, content: bytes, message: str) -> None:
+    write(tmp_path / "bad.txt", content)
+    write(tmp_path / "good.txt", "x")
+    bad, good = load(tmp_path)
+    assert isinstance(bad, LoadError)
+    assert isinstance(good, Document)
+    with pytest.raises(InvalidInput, match=message):
+        raise bad.error
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "other" / "a.png", "x")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    found = load(*(tmp_path / name for name in ("missing", "empty", "other", "pipe", "loop")))
+    messages = [str(item.error) for item in found if isinstance(item, LoadError)]
+    assert len(messages) == len(found) == 5
+    assert "missing cannot be read (No such file or directory)" in messages[0]
+    assert "empty holds no file to read (.jsonl, .markdown, .md, .ndjson, .text, .txt)" in messages[1]
+    assert "other holds no file to read" in messages[2]
+    assert "pipe is neither a file nor a folder" in messages[3]
+    assert "loop cannot be read" in messages[4]
+    assert str(the_error(load(write(tmp_path / "none.jsonl", ""))).error).endswith("is empty; it holds no document.")
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "one.txt", "x")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "linked.txt").symlink_to(tmp_path / "a" / "one.txt")
+    (tmp_path / "broken.txt").symlink_to(tmp_path / "nothing")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nothing")
+    assert ids(load(tmp_path)) == ["a/one.txt", f"error in {tmp_path / 'broken.txt'}", "linked.txt"]
+
+
+def test_a_file_that_vanishes_between_finding_and_reading(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "x")
+    write(tmp_path / "b.txt", "x")
+    found = load_documents([tmp_path / "a.txt", tmp_path / "b.txt"])
+    assert isinstance(next(found), Document)
+    (tmp_path / "b.txt").unlink()
+    assert "b.txt cannot be read" in str(the_error(list(found)).error)
+
+
+def test_two_files_with_one_id_are_an_error(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a" / "x.txt", "one"), write(tmp_path / "b" / "x.txt", "two")
+    found = load(first, second, first)
+    assert ids(found) == ["x.txt", f"error in {second}", "x.txt"]
+    assert isinstance(found[1], LoadError)
+    assert found[1].error.field == "document_id"
+
+
+def test_standard_input() -> None:
+    assert load("-", stdin=b"Plain\ntext") == [Document("stdin", "Plain\ntext", source="stdin")]
+    assert load("-", stdin=b'{"a": 1}\n') == [Document("stdin", '{"a": 1}\n', source="stdin")]
+    found = load("-", stdin=b'{"id": "a", "text": "one"}\n{"text": "two"}\nno')
+    assert found[:2] == [Document("a", "one", source="stdin:1"), Document("stdin:2", "two", source="stdin:2")]
+    assert isinstance(found[2], LoadError)
+    assert "stdin is empty" in str(the_error(load("-", stdin=b"")).error)
+    with pytest.raises(InvalidInput, match="standard input"):
+        load("-")
+
+
+def test_sizes_are_added_up(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "12345")
+    write(tmp_path / "b" / "c.jsonl", "123")
+    write(tmp_path / "d.png", "1234567")
+    assert total_bytes([tmp_path, tmp_path / "a.txt", tmp_path / "missing"]) == 13
+    assert total_bytes([tmp_path, Path("-")]) is None
+
+
+def test_only_one_document_is_in_memory(tmp_path: Path) -> None:
+    for number in range(50):
+        write(tmp_path / f"{number:03}.txt", "x")
+    found = load_documents([tmp_path])
+    next(found)
+    for number in range(1, 50):
+        (tmp_path / f"{number:03}.txt").unlink()
+    assert isinstance(next(found), LoadError)  # it had not been read ahead
