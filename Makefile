@@ -13,7 +13,7 @@ MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo stubs evaluate prove-quality prove-bm25 prove-sizes clean
+.PHONY: help setup test check demo stubs readme evaluate prove-quality prove-bm25 prove-sizes clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -43,6 +43,9 @@ demo: setup  ## Start the service, ingest real documents, ask questions over gRP
 
 stubs: setup  ## Generate the gRPC stubs from proto/.
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/mambasearch/v1/*.proto
+
+readme: setup  ## Renew the settings table in README.md.
+	$(BIN)/python -m services.settings_table --readme README.md
 
 evaluate: setup  ## Measure quality over DATASETS in all MODES: JSON lines in RESULTS, then README.md's table.
 	@mkdir -p $(dir $(RESULTS))

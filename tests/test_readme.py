@@ -1,0 +1,124 @@
+"""What README.md says is so: its commands run, its table of settings is the code's, its files and targets exist."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from encoder.errors import InvalidInput
+from services.settings_table import BEGIN, END, render_table
+from services.status import _EXIT_CODES
+from tests.fakes import FakeEncoder
+from tests.serving import services_running
+from tests.tiny_model import save_tiny_model
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = {
+    found["name"]: found["code"]
+    for found in re.finditer(r"<!-- run: (?P<name>[\w-]+) -->\n```\w+\n(?P<code>.*?)```", README, re.DOTALL)
+}
+
+
+def run(command: list[str], **environment: str) -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def shell(code: str, **environment: str) -> str:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return run(["bash", "-euo", "pipefail", "-c", code], PATH=path, **environment)
+
+
+def test_the_quick_start_without_a_service_works(tmp_path: Path) -> None:
+    code = BLOCKS["quick-start"].replace("build/quick-start", str(tmp_path / "data"))
+    model = save_tiny_model(tmp_path / "model")
+    shown = shell(code, MAMBASEARCH_MODEL=str(model), MAMBASEARCH_ENCODER_THREADS="1")
+    assert "1 document ingested" in shown
+    assert " 1. Kenya (The World Factbook)" in shown
+
+
+def test_the_client_works_with_nothing_of_ours(tmp_path: Path) -> None:
+    """Stubs from the .proto file alone, grpcio and protobuf from site-packages, our own packages out of reach."""
+    shell(BLOCKS["stubs"].replace("_out=.", f"_out={tmp_path}"))
+    packages = sysconfig.get_path("purelib")
+    # -S: the editable installation's .pth file is not read, so that site-packages holds no package of ours.
+    python = [sys.executable, "-S", "-P", "-c"]
+    isolated = {"PYTHONPATH": f"{tmp_path}:{packages}"}
+    where = run([*python, "import mambasearch.v1 as v1; print(list(v1.__path__))"], **isolated)
+    assert where.strip() == str([str(tmp_path / "mambasearch" / "v1")])
+    with services_running(tmp_path / "data", FakeEncoder) as targets:
+        shell(f"mamba-search ingest demo/documents/factbook-kenya.md --target {targets.ingest}")
+        shown = run([*python, BLOCKS["client"].replace("127.0.0.1:50051", targets.search)], **isolated)
+    assert re.search(r"^1\. \d\.\d+ Kenya \(The World Factbook\), characters \d+ to \d+$", shown, re.MULTILINE)
+    assert "geothermal: 47.2% of total installed capacity" in shown
+    assert re.search(r"^\[factbook-kenya\.md \d+-\d+\] ", shown, re.MULTILINE)
+
+
+def test_the_settings_table_is_the_codes() -> None:
+    _, _, rest = README.partition(BEGIN + "\n")
+    table, _, _ = rest.partition("\n" + END)
+    assert table == render_table(), "run `make readme`"
+
+
+def test_every_make_target_it_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
+    named = {
+        word for page in pages() for word in re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)(?![\w*-])", page, re.MULTILINE)
+    }
+    assert {"demo", "setup", "test", "check", "evaluate"} <= named
+    assert named <= targets
+
+
+def test_every_file_on_its_map_exists_and_every_module_is_on_it() -> None:
+    section = README.partition("## Map of the house")[2].partition("```")[2].partition("```")[0]
+    assert section
+    room, named = "", set()
+    for line in section.splitlines():
+        first = line.split()[0] if line.split() else ""
+        if line.startswith(tuple("abcdefghijklmnopqrstuvwxyz")):
+            room = first
+            named.add(first)
+        elif first.endswith(("/", ".py")):
+            named.add(room + first)
+        named |= {room + word for word in re.findall(r"\b\w+\.py\b", line)}
+    missing = sorted(name for name in named if not (ROOT / name).exists())
+    assert not missing
+    modules = {
+        str(path.relative_to(ROOT))
+        for folder in ("encoder", "ingest", "services")
+        for path in (ROOT / folder).glob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert not sorted(modules - named)
+
+
+def test_links_to_our_own_files_lead_somewhere() -> None:
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+            assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:encoder|ingest|services|tests|proto|demo)/[\w./]+\.(?:py|proto))`", page))
+    assert len(named) > 15
+    assert not sorted(name for name in named if not (ROOT / name).exists())
+
+
+@pytest.mark.parametrize("kind", _EXIT_CODES)
+def test_every_exit_code_is_named(kind: type[InvalidInput]) -> None:
+    section = README.partition("Exit codes:")[2].partition("\n\n")[0]
+    assert re.search(rf"\b{_EXIT_CODES[kind]}\b", section), f"exit code of {kind.__name__}"
+
+
+def pages() -> list[str]:
+    return [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
