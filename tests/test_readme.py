@@ -24,17 +24,16 @@ BLOCKS = {
 }
 
 
-def run(command: list[str], **environment: str) -> str:
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120
-    )
+def run(command: list[str], **changes: str) -> str:
+    environment = os.environ | changes  # noqa: TID251 - for a process of its own
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def shell(code: str, **environment: str) -> str:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return run(["bash", "-euo", "pipefail", "-c", code], PATH=path, **environment)
+def shell(code: str, **changes: str) -> str:
+    with_commands = f'PATH="{Path(sys.executable).parent}:$PATH"\n{code}'
+    return run(["bash", "-euo", "pipefail", "-c", with_commands], **changes)
 
 
 def test_the_quick_start_without_a_service_works(tmp_path: Path) -> None:
