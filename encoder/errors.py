@@ -14,8 +14,11 @@ class InvalidInput(MambaSearchError):
     """A value from outside is not acceptable; ``field`` names it as the caller does."""
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(field, message)  # all arguments, so that the error survives pickling between processes
         self.field = field
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class NotFound(MambaSearchError):
@@ -50,8 +53,11 @@ class Overloaded(MambaSearchError):
     """A queue is full; try again after ``retry_after_s`` seconds."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message)
+        super().__init__(message, retry_after_s)
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StorageFull(MambaSearchError):

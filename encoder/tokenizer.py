@@ -47,7 +47,7 @@ class Tokenizer:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}); give a whole model folder.") from error
         try:
             pipeline = tokenizers.Tokenizer.from_buffer(data)
-        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        except Exception as error:
             raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
         return cls(pipeline, hashlib.sha256(data).hexdigest()[:16])
 

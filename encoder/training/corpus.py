@@ -18,6 +18,7 @@ import json
 import lzma
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,9 @@ def prepare(sources: Sequence[Path], out: Path, model: Path, processes: int) -> 
     files = sorted(
         (file for source in sources for file in source.glob("*.jsonl*")), key=lambda file: -file.stat().st_size
     )
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for line in pool.imap_unordered(_tokenize_job, [(file, out, model) for file in files]):
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for line in pool.map(_tokenize_job, [(file, out, model) for file in files]):
             print(line, flush=True)  # noqa: T201 - a command's output
 
 

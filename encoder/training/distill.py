@@ -23,8 +23,8 @@ from encoder.model import EncoderModel
 from encoder.model_config import ModelConfig
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.batches import Batch, LengthSampler, TokenStore, WindowSampler, load_part
-from encoder.training.losses import cosine_loss, relational_loss
 from encoder.training.loop import LoopConfig, Losses, compute_dtype, train
+from encoder.training.losses import cosine_loss, relational_loss
 from encoder.training.teacher import Teacher
 
 _SENTENCE_ENDS = (".", "?", "!", ":")

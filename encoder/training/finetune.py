@@ -19,8 +19,8 @@ from encoder.checkpoint import load_model
 from encoder.model import EncoderModel
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.distill import DistillationBatches, DistillConfig, Mix, distill_losses, read_config
-from encoder.training.losses import cosine_loss, info_nce, relational_loss
 from encoder.training.loop import LoopConfig, Losses, compute_dtype, train
+from encoder.training.losses import cosine_loss, info_nce, relational_loss
 from encoder.training.pairs import PairBatch, PairSampler
 from encoder.training.teacher import Teacher
 

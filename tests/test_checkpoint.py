@@ -1,0 +1,121 @@
+"""Model folders: written and read back, and every way in which they can be broken."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from tests.tiny_model import tiny_config
+
+from encoder.checkpoint import load_model, quantize_rows, save_model
+from encoder.errors import CheckpointError
+from encoder.model import EncoderModel
+
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_model(tmp_path, EncoderModel(tiny_config()))
+    return tmp_path
+
+
+def test_float32_round_trip_is_exact(folder: Path) -> None:
+    torch.manual_seed(0)
+    expected = EncoderModel(tiny_config()).state_dict()
+    found = load_model(folder).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_eight_bits_stay_within_half_a_step(folder: Path) -> None:
+    model = load_model(folder)
+    save_model(folder, model, bits=8)
+    found = load_model(folder).state_dict()
+    for name, value in model.state_dict().items():
+        if value.dim() == 2:
+            step = value.abs().amax(1, keepdim=True) / 127
+            assert ((found[name] - value).abs() <= step * 0.501).all(), name
+        else:
+            assert torch.equal(found[name], value), name
+
+
+def test_rows_of_zeros_quantize_to_zeros() -> None:
+    values, scale = quantize_rows(torch.zeros(2, 3))
+    assert torch.equal(values * scale, torch.zeros(2, 3))
+
+
+def drop(tensors: Tensors) -> None:
+    del tensors["backbone.norm_f.weight"]
+
+
+def add(tensors: Tensors) -> None:
+    tensors["backbone.stray"] = torch.zeros(1)
+
+
+def reshape(tensors: Tensors) -> None:
+    tensors["projection.weight"] = tensors["projection.weight"][:-1].contiguous()
+
+
+def poison(tensors: Tensors) -> None:
+    tensors["backbone.layers.0.mixer.D"][0] = float("nan")
+
+
+def lose_scale(tensors: Tensors) -> None:
+    tensors["projection.weight"] = tensors["projection.weight"].to(torch.int8)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop, ["backbone.norm_f.weight", "missing"]),
+        (add, ["backbone.stray"]),
+        (reshape, ["projection.weight", "shape"]),
+        (poison, ["backbone.layers.0.mixer.D", "finite"]),
+        (lose_scale, ["projection.weight.scale"]),
+    ],
+)
+def test_damaged_weights_name_file_and_key(folder: Path, damage: Callable[[Tensors], None], words: list[str]) -> None:
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    damage(tensors)
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder)
+    assert str(path) in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_truncated_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cut short"):
+        load_model(folder)
+
+
+def test_missing_files(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load_model(folder)
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+        load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("architecture", "transformer"), ("d_model", 0), ("head_dim", 7), ("surprise", 1), ("eos_token", None)],
+)
+def test_bad_configurations_name_the_key(folder: Path, key: str, value: object) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {key: value}))
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder)
+    assert str(path) in str(caught.value)
+    assert key in str(caught.value)
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match="not JSON"):
+        load_model(folder)

@@ -1,0 +1,93 @@
+"""Texts to embeddings: independent of the batch, checked, and the default model means what it says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoder.errors import CheckpointError, InvalidInput
+from encoder.local import LocalEncoder
+from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.text_encoder import BATCH_SIZE_MAX, TextEncoder, group_by_length
+from tests.tiny_model import save_tiny_model
+
+
+@pytest.fixture(scope="module")
+def default() -> TextEncoder:
+    return TextEncoder.load(DEFAULT_MODEL_FOLDER, device="cpu")
+
+
+def test_embedding_does_not_depend_on_the_batch(default: TextEncoder) -> None:
+    texts = ["short", "a text of middling length, " * 5, "x", "a much longer text. " * 60, "short"]
+    together = default.encode_passages(texts)
+    for text, embedding in zip(texts, together.embeddings, strict=True):
+        alone = default.encode_passages([text]).embeddings[0]
+        # bfloat16 products of other shapes round differently; the cosine of the two is 1 to four places
+        assert float(alone @ embedding) >= 0.9995
+    assert np.allclose(np.linalg.norm(together.embeddings, axis=1), 1, atol=1e-5)
+    assert together.embeddings.dtype == np.float32
+    assert together.token_counts[0] == 2  # the word and EOS
+
+
+def test_default_model_prefers_the_answer(default: TextEncoder) -> None:
+    query = default.encode_queries(["How do plants turn sunlight into energy?"]).embeddings[0]
+    passages = default.encode_passages(
+        [
+            "Photosynthesis converts light into chemical energy that is stored in sugars made from carbon dioxide.",
+            "The treaty was signed in 1648 and ended thirty years of war.",
+            "To sort a list in Python, call its sort method.",
+        ]
+    ).embeddings
+    scores = passages @ query
+    assert scores.argmax() == 0
+    assert scores[0] > scores[1:].max() + 0.2
+
+
+def test_literal_special_tokens_are_text(default: TextEncoder) -> None:
+    count = default.encode_queries(["[SEP]"]).token_counts[0]
+    assert count == 4  # "[", "sep", "]" and EOS
+
+
+@pytest.mark.parametrize(
+    ("texts", "field", "words"),
+    [
+        ([], "queries", "1 to 1024"),
+        (["fine", " \n\t"], "queries[1]", "empty"),
+        (["word " * 600], "queries[0]", "limit is 512"),
+        (["x"] * (BATCH_SIZE_MAX + 1), "queries", "1025"),
+    ],
+)
+def test_bad_queries(default: TextEncoder, texts: list[str], field: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words) as caught:
+        default.encode_queries(texts)
+    assert caught.value.field == field
+
+
+def test_passage_limit_is_its_own(default: TextEncoder) -> None:
+    assert default.encode_passages(["word " * 600]).token_counts == (601,)
+    with pytest.raises(InvalidInput, match="8192"):
+        default.encode_passages(["word " * 9000])
+
+
+def test_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model", vocabulary_size=100)
+    with pytest.raises(CheckpointError, match="different models"):
+        TextEncoder.load(folder, device="cpu")
+
+
+def test_groups_hold_every_text_once_within_the_budget() -> None:
+    lengths = [5, 900, 17, 16, 300, 299, 1, 64] * 9
+    groups = list(group_by_length(lengths, 1000))
+    assert sorted(number for group in groups for number in group) == list(range(len(lengths)))
+    assert all(len(group) * max(lengths[n] for n in group) <= 1000 for group in groups)
+
+
+async def test_local_encoder_answers_as_the_text_encoder(default: TextEncoder) -> None:
+    encoder = LocalEncoder(default)
+    try:
+        assert (await encoder.info()).dimension == 384
+        found = await encoder.encode_queries(["hello"])
+        assert np.array_equal(found.embeddings, default.encode_queries(["hello"]).embeddings)
+        assert (await encoder.encode_passages(["hello there"])).token_counts == (3,)
+    finally:
+        await encoder.close()
