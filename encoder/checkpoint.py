@@ -7,7 +7,6 @@ being their product; they are expanded at load. All else is float32. Nothing is 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import safetensors
@@ -65,7 +64,7 @@ def save_model(folder: Path, model: EncoderModel, *, bits: int = 32) -> None:
     # Write beside and rename, so that a crash leaves the old file or the new one.
     partial = folder / (WEIGHTS_FILE + ".partial")
     safetensors.torch.save_file(tensors, partial, metadata=_FORMAT)
-    os.replace(partial, folder / WEIGHTS_FILE)
+    partial.replace(folder / WEIGHTS_FILE)
 
 
 def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,8 @@ class RMSNorm(nn.Module):
             value = value * F.silu(gate.float())
         grouped = value.unflatten(-1, (self.groups, -1))
         grouped = grouped * torch.rsqrt(grouped.square().mean(-1, keepdim=True) + self.eps)
-        return grouped.flatten(-2) * self.weight.float()
+        result: Tensor = grouped.flatten(-2) * self.weight.float()
+        return result
 
 
 class Mixer(nn.Module):
@@ -103,10 +104,8 @@ class Mixer(nn.Module):
     def _convolve(self, xbc: Tensor, tail: Tensor | None) -> tuple[Tensor, Tensor]:
         """Convolve ``(b, l, f)`` causally per channel, then SiLU; also return the last k - 1 inputs."""
         taps = self.config.d_conv
-        if tail is None:
-            padded = F.pad(xbc, (0, 0, taps - 1, 0))  # (b, k - 1 + l, f)
-        else:
-            padded = torch.cat([tail.to(xbc.dtype), xbc], dim=1)
+        # (b, k - 1 + l, f)
+        padded = F.pad(xbc, (0, 0, taps - 1, 0)) if tail is None else torch.cat([tail.to(xbc.dtype), xbc], dim=1)
         kernel = self.conv1d.weight[:, 0].to(xbc.dtype)  # (f, k)
         bias = self.conv1d.bias
         assert bias is not None  # nn.Conv1d made one

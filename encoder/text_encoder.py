@@ -52,7 +52,7 @@ class TextEncoder:
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto") -> TextEncoder:
-        """Load a model folder. ``device``: ``auto`` (a GPU where torch sees one), ``cpu``, ``cuda``, ``cuda:1``…
+        """Load a model folder onto ``auto`` (a GPU where torch sees one), ``cpu``, ``cuda``, ``cuda:1`` and so on.
 
         Matrix products run in bfloat16 where the device multiplies it natively, else in float32.
         """
@@ -76,7 +76,7 @@ class TextEncoder:
         for number, text in enumerate(texts):
             if not text.strip():
                 raise InvalidInput(f"{field}[{number}]", f"The {role} is empty or only white space.")
-        rows = [ids + [self._eos_id] for ids in self.tokenizer.encode_batch([prompt + text for text in texts])]
+        rows = [[*ids, self._eos_id] for ids in self.tokenizer.encode_batch([prompt + text for text in texts])]
         for number, row in enumerate(rows):
             if len(row) > tokens_max:
                 raise InvalidInput(
@@ -98,7 +98,7 @@ class TextEncoder:
 
 
 def group_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Sort texts by length and cut them into batches of at most ``batch_tokens`` (padding counted), at least one text."""
+    """Sort texts by length and cut them into batches of at most ``batch_tokens``, padding counted, or of one text."""
     group: list[int] = []
     for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         width = lengths[group[0]] if group else lengths[number]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from tests.tiny_model import tiny_config
 
 from encoder.checkpoint import load_model, quantize_rows, save_model
 from encoder.errors import CheckpointError
 from encoder.model import EncoderModel
+from tests.tiny_model import tiny_config
 
 Tensors = dict[str, torch.Tensor]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tests.tiny_model import tiny_config
 
 from encoder.mamba import PIECE_TOKENS, Mamba
 from encoder.model import EncoderModel
 from encoder.model_config import load_model_config
+from tests.tiny_model import tiny_config
 
 
 def upstream_twin(backbone: Mamba) -> transformers.Mamba2Model:

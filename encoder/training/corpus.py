@@ -77,8 +77,8 @@ class PackedTexts:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Read ``.jsonl`` or ``.jsonl.xz``; :class:`InvalidInput` names the file and line of a bad row."""
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
-    with opened as lines:
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)

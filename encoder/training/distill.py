@@ -100,7 +100,7 @@ class DistillationBatches:
 
 
 def distill_losses(model: EncoderModel, teacher: Teacher, batch: Batch, eos_id: int, config: DistillConfig) -> Losses:
-    """The two losses of one batch."""
+    """Compute the two losses of one batch."""
     target = teacher.embed(batch)
     tokens, ends = batch.with_eos(eos_id)
     found = model(tokens, ends, compute_dtype(tokens.device))

@@ -50,7 +50,7 @@ class FinetuneConfig(pydantic.BaseModel):
 
 
 def pair_losses(model: EncoderModel, teacher: Teacher, batch: PairBatch, eos_id: int, config: FinetuneConfig) -> Losses:
-    """The losses of one batch of pairs."""
+    """Compute the losses of one batch of pairs."""
     dtype = compute_dtype(batch.query_numbers.device)
     queries = model(*batch.queries.with_eos(eos_id), dtype)
     positives = model(*batch.positives.with_eos(eos_id), dtype)

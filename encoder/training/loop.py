@@ -101,8 +101,8 @@ def train(
     """Take ``config.steps`` steps (fewer when ``minutes_max`` runs out), from ``out/state.pt`` on where it exists.
 
     ``step_losses(step, generator)`` returns named losses, summed here, and the number of tokens read. Writes
-    ``out/log.jsonl``, ``out/state.pt`` (weights, optimizer, step, time) and at the end the model folder ``out``. SIGINT and
-    SIGTERM end the run early with everything saved; the same command goes on. Returns whether the run is complete.
+    ``out/log.jsonl``, ``out/state.pt`` (weights, optimizer, step, time) and at the end the model folder ``out``. SIGINT
+    and SIGTERM end the run early with everything saved; the same command goes on. Returns whether the run is complete.
     :class:`DivergedError` where the loss is not finite.
     """
     out.mkdir(parents=True, exist_ok=True)

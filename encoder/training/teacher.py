@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertModel
 
 from encoder.errors import CheckpointError
@@ -20,13 +20,14 @@ class Teacher:
         if not (folder / "config.json").exists():
             raise CheckpointError(f"{folder} has no config.json; give the folder of a sentence-transformers BERT.")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.bert = BertModel.from_pretrained(folder, dtype=dtype, add_pooling_layer=False).to(device).eval()
+        bert: nn.Module = BertModel.from_pretrained(folder, dtype=dtype, add_pooling_layer=False)
+        self.bert = bert.to(device).eval()
         self._cls_id, self._sep_id = cls_id, sep_id
 
     @property
     def word_embeddings(self) -> Tensor:
         """Its token embeddings, ``(vocabulary, d)``: a start for a student of the same width."""
-        return self.bert.embeddings.word_embeddings.weight.detach()
+        return self.bert.get_parameter("embeddings.word_embeddings.weight").detach()
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
