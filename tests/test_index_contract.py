@@ -32,6 +32,7 @@ from ingest.index.server import ServerIndex
 from ingest.sparse import sparse_passage, sparse_query
 from services.grpc_server import GrpcServer
 from services.index_owner import SERVICE, IndexOwner
+from tests.qdrant_over_grpc import qdrant_over_grpc
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
 
@@ -66,7 +67,7 @@ async def owner_target(tmp_path: Path) -> AsyncIterator[str]:
         yield target
 
 
-@pytest.fixture(params=["embedded", "remote", "local_mode", pytest.param("server", marks=NO_SERVER)])
+@pytest.fixture(params=["embedded", "remote", "local_mode", "grpc", pytest.param("server", marks=NO_SERVER)])
 async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[VectorIndex]:
     async with AsyncExitStack() as stack:
         opened: VectorIndex
@@ -79,6 +80,9 @@ async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             case "local_mode":
                 client = AsyncQdrantClient(location=":memory:")
                 opened = await ServerIndex.open(client, collection="c", dimension=DIMENSION, fingerprint=FINGERPRINT)
+            case "grpc":
+                address = await stack.enter_async_context(qdrant_over_grpc())
+                opened = await ServerIndex.open(address, collection="c", dimension=DIMENSION, fingerprint=FINGERPRINT)
             case _:
                 assert SERVER_URL
                 collection = f"test-{uuid.uuid4()}"
@@ -251,25 +255,20 @@ async def test_deleting_a_document_takes_its_record_and_all_generations(index: V
     assert places(await index.search_dense(axis(0), 10)) == [("e", 1, 0)]
 
 
-@pytest.mark.parametrize(
-    ("call", "field"),
-    [
-        (lambda index: index.search_dense(np.zeros(DIMENSION + 1, dtype=np.float32), 5), "embedding"),
-        (lambda index: index.search_dense(np.full(DIMENSION, np.nan, dtype=np.float32), 5), "embedding"),
-        (lambda index: index.search_dense(axis(0), 0), "limit"),
-        (lambda index: index.search_dense(axis(0), 1001), "limit"),
-        (lambda index: index.search_sparse(sparse_query("x1"), 0), "limit"),
-        (lambda index: index.get_records(["d"] * 1025), "document_ids"),
-        (lambda index: index.get_chunks("d", 1, 0, 1024), "last"),
-        (lambda index: index.upsert_chunks([make_chunk("d", 0, "x")] * (BATCH_CHUNKS_MAX + 1)), "chunks"),
-    ],
-)
-async def test_what_breaks_a_limit_is_refused(
-    index: VectorIndex, call: Callable[[VectorIndex], Awaitable[object]], field: str
-) -> None:
-    with pytest.raises(InvalidInput) as caught:
-        await call(index)
-    assert caught.value.field == field
+async def test_what_breaks_a_limit_is_refused(index: VectorIndex) -> None:
+    for call, field in (
+        (index.search_dense(np.zeros(DIMENSION + 1, dtype=np.float32), 5), "embedding"),
+        (index.search_dense(np.full(DIMENSION, np.nan, dtype=np.float32), 5), "embedding"),
+        (index.search_dense(axis(0), 0), "limit"),
+        (index.search_dense(axis(0), 1001), "limit"),
+        (index.search_sparse(sparse_query("x1"), 0), "limit"),
+        (index.get_records(["d"] * 1025), "document_ids"),
+        (index.get_chunks("d", 1, 0, 1024), "last"),
+        (index.upsert_chunks([make_chunk("d", 0, "x")] * (BATCH_CHUNKS_MAX + 1)), "chunks"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            await call
+        assert caught.value.field == field
 
 
 async def test_a_full_batch_of_long_chunks_travels(index: VectorIndex) -> None:

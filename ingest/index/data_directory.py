@@ -111,9 +111,14 @@ class DataDirectory:
             if folder != self.engine_folder(keep):
                 shutil.rmtree(folder)
 
-    def check_write(self, more_bytes: int = 0) -> None:
-        """Raise :class:`StorageFull` before the disk is full; ``more_bytes`` are about to be written."""
-        self.check_space(self._write_bytes_min + more_bytes, "written")
+    def check_write(self) -> None:
+        """Raise :class:`StorageFull` before the disk is full."""
+        self.check_space(self._write_bytes_min, "written")
+
+    def check_copy(self, folder: Path) -> None:
+        """Raise :class:`StorageFull` where a copy of a folder would fill the disk."""
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        self.check_space(self._write_bytes_min + size, "optimized")
 
     def check_space(self, bytes_min: int, verb: str) -> None:
         """Raise :class:`StorageFull` where less than ``bytes_min`` are free."""

@@ -189,7 +189,7 @@ class EmbeddedIndex:
         """Copy the engine's files while it is closed; searches wait that long."""
         folder = self._directory.engine_folder(self._manifest.engine_number)
         self._engine.flush()
-        self._directory.check_write(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+        self._directory.check_copy(folder)
         points_count = self._engine.count_points()
         self._engine.close()
         try:

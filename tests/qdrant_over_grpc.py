@@ -1,0 +1,138 @@
+"""Qdrant's gRPC services in front of qdrant-client's local mode: what travels to a server really travels.
+
+Only the calls that the project makes. The answers are local mode's, so it proves the way there, not a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+from qdrant_client import AsyncQdrantClient
+from qdrant_client import grpc as qdrant
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, payload_to_grpc
+from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
+from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
+from qdrant_client.models import FilterSelector
+
+
+class Collections(CollectionsServicer):
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        self._client = client
+        self._made: dict[str, qdrant.CreateCollection] = {}
+
+    async def CollectionExists(self, request: Any, context: Any) -> qdrant.CollectionExistsResponse:  # noqa: N802
+        exists = await self._client.collection_exists(request.collection_name)
+        return qdrant.CollectionExistsResponse(result=qdrant.CollectionExists(exists=exists))
+
+    async def Create(self, request: qdrant.CreateCollection, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
+        self._made[request.collection_name] = request
+        result = await self._client.create_collection(
+            request.collection_name,
+            vectors_config=GrpcToRest.convert_vectors_config(request.vectors_config),
+            sparse_vectors_config=GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config),
+        )
+        return qdrant.CollectionOperationResponse(result=result)
+
+    async def Get(self, request: Any, context: Any) -> qdrant.GetCollectionInfoResponse:  # noqa: N802
+        made = self._made[request.collection_name]
+        info = qdrant.CollectionInfo(
+            status=qdrant.CollectionStatus.Green,
+            optimizer_status=qdrant.OptimizerStatus(ok=True),
+            segments_count=1,
+            config=qdrant.CollectionConfig(
+                params=qdrant.CollectionParams(
+                    shard_number=1,
+                    vectors_config=made.vectors_config,
+                    sparse_vectors_config=made.sparse_vectors_config,
+                ),
+                hnsw_config=qdrant.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
+                optimizer_config=qdrant.OptimizersConfigDiff(
+                    deleted_threshold=0.2, vacuum_min_vector_number=1000, default_segment_number=0, flush_interval_sec=5
+                ),
+                wal_config=qdrant.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
+                metadata=made.metadata,
+            ),
+        )
+        return qdrant.GetCollectionInfoResponse(result=info)
+
+    async def Delete(self, request: Any, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
+        await self._client.delete_collection(request.collection_name)
+        return qdrant.CollectionOperationResponse(result=True)
+
+
+class Points(PointsServicer):
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        self._client = client
+
+    async def CreateFieldIndex(self, request: Any, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
+        assert request.wait
+        return _done()
+
+    async def Upsert(self, request: qdrant.UpsertPoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
+        assert request.wait
+        await self._client.upsert(
+            request.collection_name, [GrpcToRest.convert_point_struct(point) for point in request.points]
+        )
+        return _done()
+
+    async def Delete(self, request: qdrant.DeletePoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
+        assert request.wait
+        chosen: Any
+        if request.points.HasField("filter"):
+            chosen = FilterSelector(filter=GrpcToRest.convert_filter(request.points.filter))
+        else:
+            chosen = [GrpcToRest.convert_point_id(point_id) for point_id in request.points.points.ids]
+        await self._client.delete(request.collection_name, chosen)
+        return _done()
+
+    async def Count(self, request: qdrant.CountPoints, context: Any) -> qdrant.CountResponse:  # noqa: N802
+        assert request.exact
+        found = await self._client.count(request.collection_name, GrpcToRest.convert_filter(request.filter))
+        return qdrant.CountResponse(result=qdrant.CountResult(count=found.count))
+
+    async def Get(self, request: qdrant.GetPoints, context: Any) -> qdrant.GetResponse:  # noqa: N802
+        ids = [GrpcToRest.convert_point_id(point_id) for point_id in request.ids]
+        found = await self._client.retrieve(request.collection_name, ids)
+        return qdrant.GetResponse(
+            result=[
+                qdrant.RetrievedPoint(
+                    id=qdrant.PointId(uuid=str(point.id)), payload=payload_to_grpc(point.payload or {})
+                )
+                for point in found
+            ]
+        )
+
+    async def Query(self, request: qdrant.QueryPoints, context: Any) -> qdrant.QueryResponse:  # noqa: N802
+        found = await self._client.query_points(
+            request.collection_name,
+            query=GrpcToRest.convert_query(request.query),
+            using=request.using,
+            query_filter=GrpcToRest.convert_filter(request.filter),
+            limit=request.limit,
+        )
+        return qdrant.QueryResponse(result=[RestToGrpc.convert_scored_point(hit) for hit in found.points])
+
+
+def _done() -> qdrant.PointsOperationResponse:
+    return qdrant.PointsOperationResponse(
+        result=qdrant.UpdateResult(operation_id=1, status=qdrant.UpdateStatus.Completed)
+    )
+
+
+@asynccontextmanager
+async def qdrant_over_grpc() -> AsyncIterator[str]:
+    """Serve; give the address as a user would, with the REST port that comes before the gRPC port."""
+    client = AsyncQdrantClient(location=":memory:")
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+    add_CollectionsServicer_to_server(Collections(client), server)
+    add_PointsServicer_to_server(Points(client), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{port - 1}"
+    finally:
+        await server.stop(None)
+        await client.close()
