@@ -145,7 +145,7 @@ async def serve(settings: IndexOwnerSettings) -> None:
     owner = IndexOwner(settings.data_dir)
     server = GrpcServer(
         SERVICE,
-        lambda grpc_server: index_pb2_grpc.add_IndexServiceServicer_to_server(owner, grpc_server),  # type: ignore[no-untyped-call]
+        lambda grpc_server: index_pb2_grpc.add_IndexServiceServicer_to_server(owner, grpc_server),
         message_bytes_max=wire.MESSAGE_BYTES_MAX,
         calls_max=CALLS_MAX,
     )

@@ -7,7 +7,9 @@ searches it would silence all of them. So it works on a copy, in a child, at low
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from encoder.errors import IndexUnavailable
 from ingest.index.engine import Engine
 
 NICENESS = 10
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 async def optimize_in_child(folder: Path) -> None:
@@ -30,6 +33,7 @@ async def optimize_in_child(folder: Path) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
     )
     try:
         _, messages = await child.communicate()
@@ -43,7 +47,9 @@ async def optimize_in_child(folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Optimize, flush, end."""
+    """Optimize, flush, end; end as well when the parent does, even if that is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(NICENESS)
     engine = Engine.load(folder)
     engine.optimize()
