@@ -129,6 +129,7 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         async with self._opening:
             if self._opened is None:
                 self._opened = await EmbeddedIndex.open(self._directory, dimension=dimension, fingerprint=fingerprint)
+                self._opened.optimize_when_due()
             else:
                 self._opened.check_made_by(dimension=dimension, fingerprint=fingerprint)
 

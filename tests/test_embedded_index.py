@@ -212,6 +212,25 @@ async def test_graphs_are_built_beside_searches_and_writes(tmp_path: Path) -> No
     await index.close()
 
 
+async def test_what_is_due_can_be_started_after_opening(tmp_path: Path) -> None:
+    index = await open_index(tmp_path)
+    await index.upsert_chunks(make_chunks(0, 128))
+    await index.close()
+    index = await open_index(tmp_path, optimize_points_min=100)
+    assert index._optimization is None
+    index.optimize_when_due()
+    optimization = index._optimization
+    assert optimization is not None
+    index.optimize_when_due()
+    assert index._optimization is optimization
+    await optimization
+    index.optimize_when_due()
+    assert index._optimization is None
+    assert names_in(tmp_path) == {LOCK_FILE, MANIFEST_FILE, "engine-2"}
+    assert (await nearest(index, 5)).chunk.document_id == "doc5"
+    await index.close()
+
+
 async def test_closing_ends_an_optimization(tmp_path: Path) -> None:
     index = await open_index(tmp_path, optimize_points_min=100)
     await index.upsert_chunks(make_chunks(0, 128))

@@ -272,7 +272,8 @@ async def test_an_outage_is_raised_and_nothing_half_done_is_visible(
     async def source() -> AsyncIterator[Document]:
         for document in documents:
             if document.document_id == "c":
-                await asyncio.sleep(0.3)  # a and b are a group
+                while len(receipts) < 2:  # noqa: ASYNC110 - a and b come first
+                    await asyncio.sleep(0.01)
                 encoder.failures = [None, None] + [EncoderUnavailable("gone")] * 100 if part == "encoder" else []
                 index.failures = [StorageFull("full")] if part == "index" else []
             yield document

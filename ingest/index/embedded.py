@@ -89,7 +89,7 @@ class EmbeddedIndex:
         if self._optimization and self._journaled >= JOURNAL_POINTS_MAX:
             await asyncio.wait([self._optimization])
         await self._write(lambda: self._upsert(chunks))
-        self._optimize_when_due()
+        self.optimize_when_due()
 
     async def count_chunks(self, document_id: str, generation: int) -> int:
         """Count a generation's chunks."""
@@ -170,7 +170,8 @@ class EmbeddedIndex:
         finally:
             await self._run(self._end_optimization)
 
-    def _optimize_when_due(self) -> None:
+    def optimize_when_due(self) -> None:
+        """Start :meth:`optimize` in the background where enough points have come since the last time."""
         optimized = self._manifest.optimized_points
         if self._optimization is None and self._points - optimized >= max(self._optimize_points_min, optimized // 2):
             self._optimization = asyncio.create_task(self._optimize_quietly())
