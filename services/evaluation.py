@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.evaluation.datasets import EvaluationSet
 from encoder.evaluation.metrics import CUTOFF_MAX, Metrics, measure
 from encoder.evaluation.runs import RankedDocument, Run
+from encoder.interface import Encoded, Encoder, EncoderInfo
 from ingest.documents import Document
 from ingest.pipeline import Ingestor
 from services.in_process import Parts
@@ -19,6 +23,7 @@ from services.results import SearchMode
 from services.searcher import Searcher
 
 SEARCHES_AT_ONCE = 4
+QUERY_BATCH = 64
 
 # Told how many of how many steps of what ("documents", "dense queries") are done.
 Progress = Callable[[str, int, int], None]
@@ -46,8 +51,12 @@ async def evaluate_set(
     """
     started = time.perf_counter()
     await _ingest(evaluation_set, parts, progress)
+    encoder = _KnownQueries(parts.encoder)
+    if any(mode is not SearchMode.SPARSE for mode in modes):
+        await encoder.learn(list(evaluation_set.queries.values()))
+    searcher = Searcher(encoder, parts.index, parts.tokenizer)
     for mode in modes:
-        run = await _search(evaluation_set, mode, parts, progress)
+        run = await _search(evaluation_set, mode, searcher, progress)
         seconds, started = time.perf_counter() - started, time.perf_counter()
         yield Evaluation(
             dataset=evaluation_set.name,
@@ -80,8 +89,7 @@ async def _ingest(evaluation_set: EvaluationSet, parts: Parts, progress: Progres
         )
 
 
-async def _search(evaluation_set: EvaluationSet, mode: SearchMode, parts: Parts, progress: Progress) -> Run:
-    searcher = Searcher(parts.encoder, parts.index, parts.tokenizer)
+async def _search(evaluation_set: EvaluationSet, mode: SearchMode, searcher: Searcher, progress: Progress) -> Run:
     turns = asyncio.Semaphore(SEARCHES_AT_ONCE)
     run: Run = {query_id: [] for query_id in evaluation_set.queries}
     done = 0
@@ -102,3 +110,37 @@ async def _search(evaluation_set: EvaluationSet, mode: SearchMode, parts: Parts,
             task.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
     return run
+
+
+class _KnownQueries:
+    """An encoder that has read all queries before, in batches: modes share the work.
+
+    An embedding never depends on its batch, so a search finds what it would find alone.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, tuple[NDArray[np.float32], int]] = {}
+
+    async def learn(self, queries: Sequence[str]) -> None:
+        """Read queries. A batch with one that the encoder refuses is left out: its search will say which, and why."""
+        for start in range(0, len(queries), QUERY_BATCH):
+            batch = queries[start : start + QUERY_BATCH]
+            with suppress(InvalidInput):
+                encoded = await self._encoder.encode_queries(batch)
+                self._known |= zip(batch, zip(encoded.embeddings, encoded.token_counts, strict=True), strict=True)
+
+    async def info(self) -> EncoderInfo:
+        return await self._encoder.info()
+
+    async def encode_queries(self, queries: Sequence[str]) -> Encoded:
+        if any(query not in self._known for query in queries):
+            return await self._encoder.encode_queries(queries)
+        known = [self._known[query] for query in queries]
+        return Encoded(np.stack([embedding for embedding, _ in known]), tuple(count for _, count in known))
+
+    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
+        return await self._encoder.encode_passages(passages)
+
+    async def close(self) -> None:
+        await self._encoder.close()
