@@ -27,7 +27,7 @@ class Part:
     name: str
     module: str
     target: str  # host and port, as this machine reaches it
-    metadata: tuple[tuple[str, str], ...] = ()  # to go with health checks
+    applications: tuple[str | None, ...] = (None,)  # whose health is checked: None, or Ray Serve's
 
 
 class Child:

@@ -7,6 +7,8 @@ traceback, so every refusal is set on Serve's gRPC context instead.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import numpy as np
 from grpc_health.v1 import health_pb2
 from mambasearch.v1 import encoder_pb2
 
-from encoder.errors import InvalidInput, MambaSearchError, NotFound
+from encoder.errors import EncoderUnavailable, InvalidInput, MambaSearchError, NotFound
 from encoder.grpc_errors import DETAILS_KEY, code_of, shifted, status_of
 from encoder.interface import Encoded, Encoder
 from services.status import unexpected
@@ -39,21 +41,27 @@ class EncoderFactory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalEncoderFactory:
-    """Loads a model folder into the process."""
+    """Loads a model folder into the process; replicas on a machine share its cores evenly unless told otherwise."""
 
     folder: Path
     device: str
-    threads: int
+    threads: int | None
+    replicas: int
 
     def __call__(self) -> Encoder:
         """Load the model; :class:`encoder.errors.CheckpointError` where the folder is not whole."""
         from encoder.local import LocalEncoder  # torch: only where a model runs
 
-        return LocalEncoder.load(self.folder, device=self.device, threads=self.threads)
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        threads = self.threads or max(1, cores // self.replicas)
+        return LocalEncoder.load(self.folder, device=self.device, threads=threads)
 
 
 class ServeContext(Protocol):
     """The part of ``ray.serve.grpc_util.RayServegRPCContext`` that is used here."""
+
+    def application(self) -> str | None:
+        """Give the application that the caller asked for."""
 
     def set_code(self, code: grpc.StatusCode) -> None:
         """Set the status code."""
@@ -68,9 +76,18 @@ class ServeContext(Protocol):
 class EncoderReplica:
     """Answers ``EncoderService`` with one encoder."""
 
-    def __init__(self, load: EncoderFactory, *, waiting_max: int, passages_per_turn: int, log_level: str) -> None:
+    def __init__(
+        self,
+        load: EncoderFactory,
+        application_name: Callable[[], str],
+        *,
+        waiting_max: int,
+        passages_per_turn: int,
+        log_level: str,
+    ) -> None:
         configure_logging("encoder", log_level)
         self._logger = logging.getLogger(__name__)
+        self._application = application_name()
         self._encoder = load()
         self._turns = Turns(waiting_max)
         self._passages_per_turn = passages_per_turn
@@ -84,7 +101,7 @@ class EncoderReplica:
             texts = list(request.queries)
             return await self._encode("queries", texts, Lane.QUERIES, len(texts), self._encoder.encode_queries)
 
-        return await _answer(encode, encoder_pb2.EncodeResponse(), grpc_context)
+        return await self._answer(encode, encoder_pb2.EncodeResponse(), grpc_context)
 
     async def EncodePassages(  # noqa: N802 - the proto's name
         self, request: encoder_pb2.EncodePassagesRequest, grpc_context: ServeContext
@@ -95,7 +112,7 @@ class EncoderReplica:
             texts, per_turn = list(request.passages), self._passages_per_turn
             return await self._encode("passages", texts, Lane.PASSAGES, per_turn, self._encoder.encode_passages)
 
-        return await _answer(encode, encoder_pb2.EncodeResponse(), grpc_context)
+        return await self._answer(encode, encoder_pb2.EncodeResponse(), grpc_context)
 
     async def GetEncoderInfo(  # noqa: N802 - the proto's name
         self, request: encoder_pb2.GetEncoderInfoRequest, grpc_context: ServeContext
@@ -114,7 +131,7 @@ class EncoderReplica:
                 batch_size_max=info.batch_size_max,
             )
 
-        return await _answer(tell, encoder_pb2.EncoderInfo(), grpc_context)
+        return await self._answer(tell, encoder_pb2.EncoderInfo(), grpc_context)
 
     async def Check(  # noqa: N802 - the name in grpc.health.v1
         self, request: health_pb2.HealthCheckRequest, grpc_context: ServeContext
@@ -126,7 +143,7 @@ class EncoderReplica:
                 raise NotFound(f"There is no service {request.service[:100]!r} here, only {SERVICE}.")
             return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
-        return await _answer(check, health_pb2.HealthCheckResponse(), grpc_context)
+        return await self._answer(check, health_pb2.HealthCheckResponse(), grpc_context)
 
     async def _encode(
         self,
@@ -162,6 +179,29 @@ class EncoderReplica:
             fingerprint=info.fingerprint,
         )
 
+    async def _answer(
+        self, work: Callable[[], Awaitable[_Response]], empty: _Response, context: ServeContext
+    ) -> _Response:
+        try:
+            self._check_application(context.application())
+            return await work()
+        except MambaSearchError as refusal:
+            error = refusal
+        except Exception as failure:  # noqa: BLE001 - the last line of defence
+            error = unexpected(failure, SERVICE)
+        context.set_code(code_of(error))
+        context.set_details(str(error))
+        context.set_trailing_metadata([(DETAILS_KEY, status_of(error).SerializeToString())])
+        return empty
+
+    def _check_application(self, asked_for: str | None) -> None:
+        """Refuse a call for another application: Serve's proxy brings it here as long as this is the only one."""
+        if asked_for and asked_for != self._application:
+            raise EncoderUnavailable(
+                f"The encoder service has no application {asked_for!r} yet, only {self._application!r}; try again, or "
+                "correct the application's name."
+            )
+
 
 def _check_texts(field: str, texts: Sequence[str], batch_size_max: int) -> None:
     if not 1 <= len(texts) <= batch_size_max:
@@ -169,16 +209,3 @@ def _check_texts(field: str, texts: Sequence[str], batch_size_max: int) -> None:
     for place, text in enumerate(texts):
         if not text.strip():
             raise InvalidInput(f"{field}[{place}]", f"{field}[{place}] is empty or only white space.")
-
-
-async def _answer(work: Callable[[], Awaitable[_Response]], empty: _Response, context: ServeContext) -> _Response:
-    try:
-        return await work()
-    except MambaSearchError as refusal:
-        error = refusal
-    except Exception as failure:  # noqa: BLE001 - the last line of defence
-        error = unexpected(failure, SERVICE)
-    context.set_code(code_of(error))
-    context.set_details(str(error))
-    context.set_trailing_metadata([(DETAILS_KEY, status_of(error).SerializeToString())])
-    return empty

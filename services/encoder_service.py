@@ -37,6 +37,8 @@ SERVICER_FUNCTIONS = (
     "mambasearch.v1.encoder_pb2_grpc.add_EncoderServiceServicer_to_server",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
 )
+# A query waits for the turn under way: four passages of 256 tokens are a third of a second on two CPU cores.
+PASSAGES_PER_TURN_CPU, PASSAGES_PER_TURN_GPU = 4, 256
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -49,36 +51,42 @@ logger = logging.getLogger(__name__)
 def encoder(arguments: Mapping[str, object]) -> Application:
     """Build the application that plays both roles with one model, from :class:`EncoderSettings`' fields."""
     settings = EncoderSettings.load(arguments)
-    return build_application("Encoder", local_factory(settings, settings.query_model, models=1), settings)
+    factory = local_factory(settings, settings.query_model, models=1)
+    return build_application("Encoder", factory, settings, settings.encoder_num_gpus or 0)
 
 
 def query_encoder(arguments: Mapping[str, object]) -> Application:
     """Build the application that encodes queries, from :class:`EncoderSettings`' fields."""
     settings = EncoderSettings.load(arguments)
-    return build_application("QueryEncoder", local_factory(settings, settings.query_model, models=2), settings)
+    factory = local_factory(settings, settings.query_model, models=2)
+    return build_application("QueryEncoder", factory, settings, settings.encoder_num_gpus or 0)
 
 
 def passage_encoder(arguments: Mapping[str, object]) -> Application:
     """Build the application that encodes passages, from :class:`EncoderSettings`' fields."""
     settings = EncoderSettings.load(arguments)
-    return build_application("PassageEncoder", local_factory(settings, settings.passage_model, models=2), settings)
+    factory = local_factory(settings, settings.passage_model, models=2)
+    return build_application("PassageEncoder", factory, settings, settings.encoder_num_gpus or 0)
 
 
 def local_factory(settings: EncoderSettings, folder: Path, *, models: int) -> LocalEncoderFactory:
-    """Say how a replica loads its model; replicas share the machine's cores evenly unless told otherwise."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    threads = settings.encoder_threads or max(1, cores // (settings.encoder_num_replicas * models))
-    return LocalEncoderFactory(folder=folder.absolute(), device=settings.encoder_device, threads=threads)
+    """Say how a replica loads its model."""
+    return LocalEncoderFactory(
+        folder=folder.absolute(),
+        device=settings.encoder_device,
+        threads=settings.encoder_threads,
+        replicas=settings.encoder_num_replicas * models,
+    )
 
 
-def build_application(name: str, factory: EncoderFactory, settings: EncoderSettings) -> Application:
-    """Bind one deployment: its replicas load what ``factory`` makes."""
+def build_application(name: str, factory: EncoderFactory, settings: EncoderSettings, num_gpus: float) -> Application:
+    """Bind one deployment: its replicas load what ``factory`` makes, and reserve ``num_gpus`` each."""
     from ray import serve
 
     deployment = serve.deployment(
         name=name,
         num_replicas=settings.encoder_num_replicas,
-        ray_actor_options={"num_cpus": 0, "num_gpus": settings.encoder_num_gpus},
+        ray_actor_options={"num_cpus": 0, "num_gpus": num_gpus},
         max_ongoing_requests=settings.encoder_max_ongoing_requests,
         max_queued_requests=settings.encoder_max_queued_requests,
         graceful_shutdown_timeout_s=10,
@@ -87,8 +95,10 @@ def build_application(name: str, factory: EncoderFactory, settings: EncoderSetti
     )(EncoderReplica)
     application: Application = deployment.bind(
         factory,
+        application_name,
         waiting_max=settings.encoder_max_queued_requests,
-        passages_per_turn=settings.encoder_passages_per_turn,
+        passages_per_turn=settings.encoder_passages_per_turn
+        or (PASSAGES_PER_TURN_GPU if num_gpus else PASSAGES_PER_TURN_CPU),
         log_level=settings.log_level,
     )
     return application
@@ -121,8 +131,12 @@ def running(settings: EncoderSettings, applications: Mapping[str, tuple[str, Enc
 
         try:
             _start_ray(settings, directory)
-            for name, (deployment, factory) in applications.items():
-                _deploy(name, build_application(deployment, factory, settings))
+            num_gpus = _share_of_gpus(settings, len(applications))
+            built = {
+                name: build_application(deployment, factory, settings, num_gpus)
+                for name, (deployment, factory) in applications.items()
+            }
+            _deploy(built)
             yield
         finally:
             if ray.is_initialized():
@@ -153,24 +167,45 @@ def _start_ray(settings: EncoderSettings, directory: Path) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
-def _deploy(name: str, application: Application) -> None:
+def _share_of_gpus(settings: EncoderSettings, models: int) -> float:
+    """Give what each replica reserves; Ray hides the GPUs from a replica that reserves none."""
+    import ray
+
+    if settings.encoder_num_gpus is not None:
+        return settings.encoder_num_gpus
+    if settings.encoder_device == "cpu":
+        return 0
+    gpus: float = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+    return min(1.0, gpus / (settings.encoder_num_replicas * models))
+
+
+def _deploy(applications: Mapping[str, Application]) -> None:
     from ray import serve
 
     try:
-        serve.run(application, name=name, route_prefix=f"/{name}")
+        serve.run_many([serve.RunTarget(found, name, f"/{name}") for name, found in applications.items()])
     except RuntimeError as error:
         # Serve's message holds the replica's traceback; its last line is our own sentence.
         refusals = re.findall(r"^encoder\.errors\.CheckpointError: (.+)$", str(error), re.MULTILINE)
         if refusals:
             raise CheckpointError(refusals[-1]) from None
-        logger.exception("Ray Serve could not start %s", name)
-        raise Unavailable(f"Ray Serve could not start {name}; the log says why.") from None
+        logger.exception("Ray Serve could not start the applications")
+        raise Unavailable("Ray Serve could not start the encoder; the log says why.") from None
+
+
+def application_name() -> str:
+    """Give the name of the application that this replica belongs to."""
+    from ray import serve
+
+    return serve.get_replica_context().app_name
 
 
 def _set_ray_environment(settings: EncoderSettings) -> None:
     """Configure Ray where it reads its options: before its import, in what its processes inherit."""
     ours = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Threads of a forward pass wait for one another asleep: where cores are busy, spinning is seven times slower.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # Whoever reaches Ray's ports can run code: a secret of this run, kept from the home directory.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

@@ -43,17 +43,17 @@ def check(settings: UpSettings) -> None:
 def parts_of(settings: UpSettings, ray_dir: Path) -> tuple[list[Part], dict[str, str]]:
     """List the parts to start, in the order in which they depend on one another, and their common environment."""
     shared = settings.query_model.absolute() == settings.passage_model.absolute()
-    query_application, passage_application = ("encoder",) * 2 if shared else ("query-encoder", "passage-encoder")
+    applications = ("encoder", "encoder") if shared else ("query-encoder", "passage-encoder")
     targets = {name.removesuffix("_port"): target_of(host, port) for name, host, port in _addresses(settings)}
     parts = [
-        Part("encoder", "services.encoder_service", targets["encoder"], (("application", passage_application),)),
+        Part("encoder", "services.encoder_service", targets["encoder"], applications),
         Part("search", "services.search_service", targets["search"]),
         Part("ingest", "services.ingest_service", targets["ingest"]),
     ]
     told: dict[str, object] = {
         "encoder_target": targets["encoder"],
-        "encoder_query_application": query_application,
-        "encoder_passage_application": passage_application,
+        "encoder_query_application": applications[0],
+        "encoder_passage_application": applications[1],
         "ray_dir": ray_dir,
     }
     if "index" in targets:

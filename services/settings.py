@@ -147,7 +147,12 @@ class EncoderSettings(QueryModelSettings, PassageModelSettings, DeviceSettings):
     )
     encoder_port: int = Field(9000, ge=1, le=65535, description="Port of the encoder service.")
     encoder_num_replicas: int = Field(1, ge=1, le=1024, description="Copies of each model.")
-    encoder_num_gpus: float = Field(0.0, ge=0, le=64, description="GPUs that each replica reserves; 0.5 shares one.")
+    encoder_num_gpus: float | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="GPUs of each replica; 0.5 shares one. Default: those of the machine, shared evenly, at most one.",
+    )
     encoder_max_queued_requests: int = Field(
         32, ge=1, le=10_000, description="Requests that may wait in a replica for their turn; one more is refused."
     )
@@ -157,13 +162,12 @@ class EncoderSettings(QueryModelSettings, PassageModelSettings, DeviceSettings):
         le=20_000,
         description="Requests that Ray Serve hands to a replica at once, those about to be refused included.",
     )
-    encoder_passages_per_turn: int = Field(
-        16, ge=1, le=1024, description="Passages that a replica encodes before it looks for waiting queries."
+    encoder_passages_per_turn: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Passages that a replica encodes before it looks for queries. Default: 4 on a CPU, 256 on a GPU.",
     )
-    encoder_start_timeout_s: float = Field(
-        120.0, gt=0, le=3600, description="Longest wait for Ray and the models to come up."
-    )
-
     ray_dir: Path | None = Field(
         None, description="Directory for Ray's sockets and logs, removed at the end. Default: a new temporary one."
     )

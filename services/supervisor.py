@@ -100,17 +100,18 @@ async def _serves(child: Child) -> None:
     options = [("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)]
     async with grpc.aio.insecure_channel(child.part.target, options=options) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        while True:
-            try:
-                answer = await stub.Check(
-                    health_pb2.HealthCheckRequest(), metadata=child.part.metadata, timeout=_HEALTH_TIMEOUT_S
-                )
-            except grpc.aio.AioRpcError:
-                pass
-            else:
-                if answer.status == SERVING:
-                    return
-            await asyncio.sleep(_HEALTH_PERIOD_S)
+        for application in child.part.applications:
+            metadata = (("application", application),) if application else ()
+            while not await _is_well(stub, metadata):  # noqa: ASYNC110 - another process's state
+                await asyncio.sleep(_HEALTH_PERIOD_S)
+
+
+async def _is_well(stub: Any, metadata: tuple[tuple[str, str], ...]) -> bool:  # noqa: ANN401 - generated code
+    try:
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), metadata=metadata, timeout=_HEALTH_TIMEOUT_S)
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(answer.status == SERVING)
 
 
 async def _watch(children: Sequence[Child], stop: asyncio.Event, announce: Announce) -> None:
