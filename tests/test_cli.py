@@ -253,6 +253,12 @@ def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert "is empty or only white space" in error_line(capsys)
 
 
+def test_encode_asks_a_service_when_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+    target = f"127.0.0.1:{free_port()}"
+    assert run(["encode", "one text", "--target", target]) == 69
+    assert f"encoder service at {target} cannot be reached" in error_line(capsys)
+
+
 def test_a_reader_that_closes_the_pipe_ends_it_quietly(model: Path) -> None:
     command = f"'{sys.executable}' -c 'from services.cli import main; main()' --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
