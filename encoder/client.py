@@ -148,6 +148,7 @@ class EncoderClient:
         return Encoded(
             embeddings=np.concatenate([part.embeddings for part in parts]),
             token_counts=tuple(count for part in parts for count in part.token_counts),
+            tokenize_time_s=sum(part.tokenize_time_s for part in parts),
         )
 
     def _read(self, response: encoder_pb2.EncodeResponse, count: int, info: EncoderInfo) -> Encoded:

@@ -32,6 +32,7 @@ class Encoded:
 
     embeddings: NDArray[np.float32]  # (n, d), each row of length 1
     token_counts: tuple[int, ...]  # (n,), the end-of-sequence token included
+    tokenize_time_s: float = 0.0  # spent on turning the texts into tokens, where the encoder tells
 
 
 class Encoder(Protocol):

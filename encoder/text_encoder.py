@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -76,7 +77,9 @@ class TextEncoder:
         for number, text in enumerate(texts):
             if not text.strip():
                 raise InvalidInput(f"{field}[{number}]", f"The {role} is empty or only white space.")
+        started = time.perf_counter()
         rows = [[*ids, self._eos_id] for ids in self.tokenizer.encode_batch([prompt + text for text in texts])]
+        tokenize_time_s = time.perf_counter() - started
         for number, row in enumerate(rows):
             if len(row) > tokens_max:
                 raise InvalidInput(
@@ -85,7 +88,7 @@ class TextEncoder:
         embeddings = np.empty((len(rows), self.info.dimension), dtype=np.float32)
         for group in group_by_length([len(row) for row in rows], self._batch_tokens):
             embeddings[group] = self._forward([rows[number] for number in group])
-        return Encoded(embeddings=embeddings, token_counts=tuple(len(row) for row in rows))
+        return Encoded(embeddings, tuple(len(row) for row in rows), tokenize_time_s)
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]]) -> np.ndarray:

@@ -169,7 +169,8 @@ class EncoderReplica:
                     ended = time.perf_counter()
                 parts.append(part)
                 timings.queue_time_ms += (begun - asked) * 1000
-                timings.encode_time_ms += (ended - begun) * 1000
+                timings.tokenize_time_ms += part.tokenize_time_s * 1000
+                timings.encode_time_ms += (ended - begun - part.tokenize_time_s) * 1000
         embeddings = np.concatenate([part.embeddings for part in parts]).astype("<f4", copy=False)
         return encoder_pb2.EncodeResponse(
             embeddings=embeddings.tobytes(),
