@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -232,6 +233,31 @@ def test_without_a_service_both_ways_are_told(command: list[str], capsys: pytest
     assert "answers at 127.0.0.1:" in line
     assert "`mamba-search up`" in line
     assert "--data-dir" in line
+
+
+def test_up_refuses_a_port_or_a_directory_in_use_before_it_starts_anything(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAMBASEARCH_QUERY_MODEL", str(model))
+    monkeypatch.setenv("MAMBASEARCH_PASSAGE_MODEL", str(model))
+    names = ("search", "ingest", "index", "encoder")
+    ports = [word for name in names for word in (f"--{name}-port", str(free_port()))]
+    arguments = ["up", "--data-dir", str(tmp_path / "data"), *ports]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert run([*arguments, "--search-port", port]) == 73
+        line = error_line(capsys)
+    assert port in line
+    assert "in use" in line
+
+    held = DataDirectory.hold(tmp_path / "data")
+    try:
+        assert run(arguments) == 73
+        assert "is held by another process" in error_line(capsys)
+    finally:
+        held.release()
 
 
 def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
