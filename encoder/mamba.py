@@ -106,12 +106,12 @@ class Mixer(nn.Module):
         taps = self.config.d_conv
         # (b, k - 1 + l, f)
         padded = F.pad(xbc, (0, 0, taps - 1, 0)) if tail is None else torch.cat([tail.to(xbc.dtype), xbc], dim=1)
-        kernel = self.conv1d.weight[:, 0].to(xbc.dtype)  # (f, k)
+        kernel = self.conv1d.weight[:, 0].to(xbc.dtype).T.contiguous()  # (k, f)
         bias = self.conv1d.bias
         assert bias is not None  # nn.Conv1d made one
-        mixed = bias.to(xbc.dtype) + padded[:, : xbc.shape[1]] * kernel[:, 0]
+        mixed = bias.to(xbc.dtype) + padded[:, : xbc.shape[1]] * kernel[0]
         for tap in range(1, taps):
-            mixed = mixed + padded[:, tap : tap + xbc.shape[1]] * kernel[:, tap]
+            mixed = mixed + padded[:, tap : tap + xbc.shape[1]] * kernel[tap]
         return F.silu(mixed), padded[:, -(taps - 1) :]
 
 
