@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,10 @@ from services.settings import CommandSettings
 
 if TYPE_CHECKING:
     from ingest.documents import Document
-    from ingest.receipts import LoadError, Receipt
+    from ingest.receipts import LoadError, Progress, Receipt
 
 EXIT_REJECTED = 1
+BYTES_PER_TOKEN = 4  # of English text, about: only a progress bar depends on it
 
 
 def ingest(
@@ -64,8 +65,10 @@ class Tally:
     rejected: int = 0
     chunks: int = 0
     tokens: int = 0
+    tokens_written: int = 0  # those of documents under way included, where that is told
     started: float = 0.0
-    _sizes: deque[int] = field(default_factory=deque)
+    on_change: Callable[[], None] | None = None
+    _sizes: deque[int] = field(default_factory=deque)  # of documents under way
 
     def watch(self, items: Iterator[Document | LoadError]) -> Iterator[Document | LoadError]:
         """Pass documents on, and remember their sizes until their receipts come (about in the same order)."""
@@ -88,6 +91,21 @@ class Tally:
         if receipt.outcome is Outcome.INGESTED:
             self.chunks += receipt.chunk_count
             self.tokens += receipt.token_count
+        self._tell()
+
+    def written(self, progress: Progress) -> None:
+        """Note how much of the documents under way is in the index."""
+        self.tokens_written = progress.tokens
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_change:
+            self.on_change()
+
+    def bytes_reached(self) -> int:
+        """Guess how many bytes are done: those of a document under way by its tokens."""
+        under_way = (self.tokens_written - self.tokens) * BYTES_PER_TOKEN
+        return self.bytes_done + max(min(under_way, sum(self._sizes)), 0)
 
     @property
     def documents(self) -> int:
@@ -96,7 +114,7 @@ class Tally:
 
     def tokens_per_s(self) -> float:
         """Give the mean speed so far."""
-        return self.tokens / max(time.monotonic() - self.started, 1e-3)
+        return max(self.tokens, self.tokens_written) / max(time.monotonic() - self.started, 1e-3)
 
     def summary(self) -> str:
         """Say everything in one sentence."""
@@ -118,7 +136,7 @@ async def _ingest_in_process(
     encoder = await load_encoder(settings)
     try:
         async with open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts:
-            ingestor = Ingestor(parts.encoder, parts.index, parts.chunker)
+            ingestor = Ingestor(parts.encoder, parts.index, parts.chunker, on_progress=tally.written)
             tally.started = time.monotonic()
             async with aclosing(ingestor.ingest_all(items)) as receipts:
                 async for receipt in receipts:
@@ -138,15 +156,16 @@ async def _show(receipts: AsyncGenerator[Receipt, None], tally: Tally) -> None:
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("starting", total=tally.bytes_total)
+        tally.on_change = lambda: bar.update(task, completed=tally.bytes_reached(), description=_describe(tally))
         async with aclosing(receipts) as stream:
             async for receipt in stream:
                 tally.count(receipt)
                 if receipt.error:
                     name = receipt.source or receipt.document_id
                     console.print(f"refused: {name}: {receipt.error}", markup=False, soft_wrap=True)
-                bar.update(task, completed=tally.bytes_done, description=_describe(tally))
 
 
 def _describe(tally: Tally) -> str:
     refused = f", {tally.rejected} refused" if tally.rejected else ""
-    return f"{tally.documents} documents{refused}, {tally.tokens_per_s():,.0f} tokens/s"
+    documents = "document" if tally.documents == 1 else "documents"
+    return f"{tally.documents} {documents}{refused}, {tally.tokens_per_s():,.0f} tokens/s"
