@@ -24,7 +24,8 @@ from encoder.fingerprint import model_fingerprint
 from encoder.model_config import load_model_config
 from encoder.tokenizer import Tokenizer
 from services.encoder_replica import EncoderFactory, EncoderReplica, LocalEncoderFactory
-from services.local_machine import check_port, free_port, ray_directory
+from services.encoder_watch import watch
+from services.local_machine import check_port, free_port, ray_directory, target_of
 from services.settings import EncoderSettings
 from services.status import exit_code
 from services.telemetry import configure_logging
@@ -256,10 +257,11 @@ def main() -> int:
         settings = EncoderSettings.load()
         configure_logging("encoder", settings.log_level)
         _exit_on_signals()
-        with running(settings, factories(settings)):
+        applications = factories(settings)
+        with running(settings, applications):
             _exit_on_signals()  # Ray has put handlers of its own in place
             logger.info("ready on %s:%d", settings.encoder_host, settings.encoder_port)
-            signal.pause()
+            watch(target_of(settings.encoder_host, settings.encoder_port), applications)
     except MambaSearchError as error:
         sys.stderr.write(f"{error}\n")
         return exit_code(error)
