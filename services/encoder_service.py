@@ -20,12 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encoder.errors import CheckpointError, MambaSearchError, Unavailable
-from encoder.fingerprint import model_fingerprint
-from encoder.model_config import load_model_config
-from encoder.tokenizer import Tokenizer
 from services.encoder_replica import EncoderFactory, EncoderReplica, LocalEncoderFactory
 from services.encoder_watch import watch
 from services.local_machine import check_port, free_port, ray_directory, target_of
+from services.model_folder import check_model
 from services.settings import EncoderSettings
 from services.status import exit_code
 from services.telemetry import configure_logging
@@ -109,9 +107,7 @@ def factories(settings: EncoderSettings) -> dict[str, tuple[str, EncoderFactory]
     """Name the applications to run, each with its deployment and what it loads; refuse a folder that is no model."""
     folders = {"query": settings.query_model.absolute(), "passage": settings.passage_model.absolute()}
     for folder in set(folders.values()):
-        load_model_config(folder)
-        Tokenizer.load(folder)
-        model_fingerprint(folder)
+        check_model(folder)
     if folders["query"] == folders["passage"]:
         return {"encoder": ("Encoder", local_factory(settings, folders["query"], models=1))}
     return {
@@ -185,12 +181,14 @@ def _deploy(applications: Mapping[str, Application]) -> None:
 
     try:
         serve.run_many([serve.RunTarget(found, name, f"/{name}") for name, found in applications.items()])
-    except RuntimeError as error:
-        # Serve's message holds the replica's traceback; its last line is our own sentence.
-        refusals = re.findall(r"^encoder\.errors\.CheckpointError: (.+)$", str(error), re.MULTILINE)
+    except RuntimeError:
+        # Serve keeps the replica's traceback as a deployment's message; its last line is our own sentence.
+        deployments = [found for each in serve.status().applications.values() for found in each.deployments.values()]
+        told = "\n".join(deployment.message for deployment in deployments)
+        refusals = re.findall(r"^encoder\.errors\.CheckpointError: (.+)$", told, re.MULTILINE)
         if refusals:
             raise CheckpointError(refusals[-1]) from None
-        logger.exception("Ray Serve could not start the applications")
+        logger.exception("Ray Serve could not start the applications: %s", told)
         raise Unavailable("Ray Serve could not start the encoder; the log says why.") from None
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from encoder.client import joint_fingerprint
 from encoder.errors import InvalidInput
-from encoder.fingerprint import index_fingerprint, model_fingerprint
-from encoder.model_config import load_model_config
+from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.index.data_directory import DataDirectory, read_manifest
 from services.children import Part
 from services.local_machine import check_port, target_of
+from services.model_folder import check_model
 from services.settings import UpSettings
 
 
@@ -75,8 +75,7 @@ def _addresses(settings: UpSettings) -> list[tuple[str, str, int]]:
 
 def _made_by(settings: UpSettings) -> tuple[str, int]:
     """Give what an index of these models is marked with: fingerprint and dimension. Reads both folders whole."""
-    query, passage = settings.query_model, settings.passage_model
-    model = joint_fingerprint(model_fingerprint(query), model_fingerprint(passage))
-    load_model_config(query)
-    chunker = Chunker(Tokenizer.load(passage)).fingerprint
-    return index_fingerprint(model, chunker), load_model_config(passage).embedding_dim
+    _, query_model = check_model(settings.query_model)
+    config, passage_model = check_model(settings.passage_model)
+    chunker = Chunker(Tokenizer.load(settings.passage_model)).fingerprint
+    return index_fingerprint(joint_fingerprint(query_model, passage_model), chunker), config.embedding_dim

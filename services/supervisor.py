@@ -120,10 +120,13 @@ async def _watch(children: Sequence[Child], stop: asyncio.Event, announce: Annou
         for child in children:
             code = child.exit_code
             if code is not None:
-                for line in child.tail():
+                tail = child.tail()
+                for line in tail:
                     announce(f"{child.part.name} | {line}")
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                raise Unavailable(f"The {child.part.name} process ended by itself ({how}); its log is {child.log}.")
+                # A process that refuses to go on says why in its last line.
+                why = f": {tail[-1]}" if tail and code > 1 else "."
+                raise Unavailable(f"The {child.part.name} process ended by itself ({how}, log {child.log}){why}")
         await asyncio.sleep(POLL_S)
 
 

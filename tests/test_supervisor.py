@@ -81,7 +81,8 @@ def test_a_part_that_ends_by_itself_ends_everything(tmp_path: Path) -> None:
     pids = descendants(up.process.pid)
     assert up.end() == 69
     assert "second | a line of the log die" in up.output
-    assert f"The second process ended by itself (exit code 7); its log is {up.data_dir}/logs/second.log." in up.output
+    log = up.data_dir / "logs" / "second.log"
+    assert f"The second process ended by itself (exit code 7, log {log}): a line of the log die" in up.output
     assert none_alive(pids)
 
 
@@ -91,7 +92,7 @@ def test_a_part_that_is_killed_ends_everything(tmp_path: Path) -> None:
     pids = descendants(up.process.pid)
     os.kill(max(pids), signal.SIGKILL)
     assert up.end() == 69
-    assert "process ended by itself (signal 9)" in up.output
+    assert "process ended by itself (signal 9, log " in up.output
     assert none_alive(pids)
 
 
