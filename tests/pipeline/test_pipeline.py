@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
-import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from qdrant_client import AsyncQdrantClient
 
 from encoder.errors import (
     CheckpointError,
@@ -18,112 +15,29 @@ from encoder.errors import (
     FingerprintMismatch,
     IndexUnavailable,
     InvalidInput,
-    MambaSearchError,
-    NotFound,
     Overloaded,
     StorageFull,
 )
-from encoder.fingerprint import index_fingerprint
-from encoder.interface import Encoded
-from encoder.model_config import DEFAULT_MODEL_FOLDER
-from encoder.tokenizer import Tokenizer
 from ingest import pipeline, read_ahead
-from ingest.chunking import Chunker
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import IndexedChunk, VectorIndex
-from ingest.index.server import ServerIndex
 from ingest.pipeline import Ingestor
-from ingest.receipts import LoadError, Outcome, Progress, Receipt
+from ingest.receipts import LoadError, Outcome, Receipt
 from ingest.sparse import sparse_query
 from tests.fakes import FakeEncoder
+from tests.pipelining import (
+    DIMENSION,
+    MoodyEncoder,
+    MoodyIndex,
+    collect,
+    contents,
+    fingerprint,
+    ingest,
+    make_chunker,
+    make_document,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
-
-DIMENSION = 32
-
-
-class MoodyEncoder(FakeEncoder):
-    """Raises what stands in ``failures``, one a call; refuses passages that hold "poison"; remembers its batches."""
-
-    def __init__(self) -> None:
-        super().__init__(dimension=DIMENSION)
-        self.failures: list[MambaSearchError | None] = []
-        self.batches: list[list[str]] = []
-
-    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
-        self.batches.append(list(passages))
-        await asyncio.sleep(0)
-        failure = self.failures.pop(0) if self.failures else None
-        if failure:
-            raise failure
-        if any("poison" in passage for passage in passages):
-            raise InvalidInput("passages[0]", "passages[0] is poisoned.")
-        return await super().encode_passages(passages)
-
-
-class MoodyIndex(ServerIndex):
-    """Fails to write while ``failures`` last; forgets the last chunk of each batch while ``forgetful``."""
-
-    failures: list[MambaSearchError]
-    forgetful = False
-
-    async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
-        if self.failures:
-            raise self.failures.pop(0)
-        await super().upsert_chunks(chunks[:-1] if self.forgetful else chunks)
-
-
-@functools.cache
-def make_chunker() -> Chunker:
-    return Chunker(Tokenizer.load(DEFAULT_MODEL_FOLDER), tokens_max=16)
-
-
-@pytest.fixture
-def encoder() -> MoodyEncoder:
-    return MoodyEncoder()
-
-
-def fingerprint() -> str:
-    return index_fingerprint("fake", make_chunker().fingerprint)
-
-
-@pytest.fixture
-async def index() -> AsyncIterator[MoodyIndex]:
-    client = AsyncQdrantClient(location=":memory:")  # opens in no time
-    opened = await MoodyIndex.open(client, collection="c", dimension=DIMENSION, fingerprint=fingerprint())
-    opened.failures = []
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def ingestor(encoder: MoodyEncoder, index: MoodyIndex) -> Ingestor:
-    return Ingestor(encoder, index, make_chunker(), retry_delays_s=(0, 0, 0))
-
-
-def make_document(document_id: str, sentences: int = 6, word: str = "word") -> Document:
-    text = " ".join(f"The {word} number{number} of {document_id} stands here." for number in range(sentences))
-    return Document(document_id, text, title=f"About {document_id}", source=f"{document_id}.txt")
-
-
-async def ingest(ingestor: Ingestor, items: Iterable[Document | LoadError]) -> list[Receipt]:
-    return [receipt async for receipt in ingestor.ingest_all(items)]
-
-
-async def collect(receipts: AsyncIterator[Receipt], into: list[Receipt]) -> None:
-    """Keep what comes, also where an error ends it."""
-    async for receipt in receipts:
-        into.append(receipt)  # noqa: PERF401 - an error must not take those before it along
-
-
-async def contents(index: VectorIndex, *document_ids: str) -> dict[str, tuple[int, int, int]]:
-    """Of each document: its generation, the chunks its record names, and those that are there."""
-    records = await index.get_records(document_ids)
-    return {
-        name: (record.generation, record.chunk_count, await index.count_chunks(name, record.generation))
-        for name, record in records.items()
-    }
 
 
 async def test_a_document_is_found_as_it_was_given(ingestor: Ingestor, index: MoodyIndex) -> None:
@@ -352,100 +266,3 @@ async def test_an_encoder_that_reads_too_little_is_refused(index: MoodyIndex, en
     encoder._info = dataclasses.replace(encoder._info, passage_tokens_max=80)
     with pytest.raises(CheckpointError, match=r"up to 80 tokens.*up to 81"):
         await Ingestor(encoder, index, make_chunker()).ingest(make_document("a"))
-
-
-async def test_progress_is_told(encoder: MoodyEncoder, index: MoodyIndex) -> None:
-    told: list[Progress] = []
-    ingestor = Ingestor(encoder, index, make_chunker(), on_progress=told.append)
-    documents = [make_document("a"), Document("bad", ""), make_document("b", 40)]
-    receipts = await ingest(ingestor, documents)
-    await ingest(ingestor, documents[:1])
-    last = told[-1]
-    assert (last.documents, last.ingested, last.unchanged, last.rejected) == (4, 2, 1, 1)
-    assert last.chunks == sum(receipt.chunk_count for receipt in receipts)
-    assert last.tokens == sum(receipt.token_count for receipt in receipts)
-    assert last.text_bytes == 2 * len(documents[0].text) + len(documents[2].text)
-    assert all(before.chunks <= after.chunks for before, after in itertools.pairwise(told))
-
-
-async def test_a_receipt_comes_before_the_next_document_is_given(ingestor: Ingestor) -> None:
-    received = asyncio.Event()
-    order: list[str] = []
-
-    async def patient() -> AsyncIterator[Document]:
-        for name in "abc":
-            order.append(f"give {name}")
-            received.clear()
-            yield make_document(name)
-            await asyncio.wait_for(received.wait(), 30)
-
-    async for receipt in ingestor.ingest_all(patient()):
-        order.append(f"got {receipt.document_id}")
-        received.set()
-    assert order == ["give a", "got a", "give b", "got b", "give c", "got c"]
-
-
-async def test_reading_ahead_is_bounded(ingestor: Ingestor) -> None:
-    given = 0
-
-    def endless() -> Iterator[Document]:
-        nonlocal given
-        while True:
-            given += 1
-            yield make_document(f"d{given}", 1)
-
-    receipts = ingestor.ingest_all(endless())
-    async for receipt in receipts:
-        if receipt.document_id == "d3":
-            break
-    await asyncio.sleep(0.2)
-    assert given <= 3 + read_ahead.AHEAD_ITEMS_MAX + 2 * read_ahead.GROUP_ITEMS_MAX
-    await receipts.aclose()
-    stopped = given
-    await asyncio.sleep(0.1)
-    assert given <= stopped + 1
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_source_that_breaks_is_raised_after_what_came_before(ingestor: Ingestor, asynchronous: bool) -> None:
-    def breaking() -> Iterator[Document]:
-        yield make_document("a")
-        raise OSError("unplugged")
-
-    async def breaking_too() -> AsyncIterator[Document]:
-        for document in breaking():
-            yield document
-
-    receipts: list[Receipt] = []
-    with pytest.raises(OSError, match="unplugged"):
-        await collect(ingestor.ingest_all(breaking_too() if asynchronous else breaking()), receipts)
-    assert [receipt.document_id for receipt in receipts] == ["a"]
-
-
-async def test_streams_that_write_one_document_take_turns(ingestor: Ingestor, index: MoodyIndex) -> None:
-    async def stream(word: str) -> None:
-        for size in range(1, 12):
-            await ingestor.ingest(make_document("shared", size, word))
-            await ingest(ingestor, [make_document("other", 3, word), make_document("shared", size, f"{word}x")])
-
-    await asyncio.gather(*(stream(word) for word in ("red", "green", "blue")))
-    found = await contents(index, "shared", "other")
-    assert all(counted == held for _, counted, held in found.values())
-    assert (await index.stats()).chunk_count == sum(counts[1] for counts in found.values())
-    words = {
-        word for chunk in await index.get_chunks("shared", found["shared"][0], 0, 100) for word in chunk.text.split()
-    }
-    assert len(words & {"redx", "greenx", "bluex"}) == 1
-
-
-async def test_deleting(ingestor: Ingestor, index: MoodyIndex) -> None:
-    receipt = await ingestor.ingest(make_document("a"))
-    assert await ingestor.delete("a") == receipt.chunk_count
-    assert (await index.stats()).chunk_count == 0
-    with pytest.raises(NotFound, match="no document 'a'"):
-        await ingestor.delete("a")
-    assert (await ingestor.ingest(make_document("a"))).generation == 1
-
-
-async def test_nothing_gives_nothing(ingestor: Ingestor) -> None:
-    assert await ingest(ingestor, []) == []
