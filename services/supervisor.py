@@ -121,12 +121,14 @@ async def _watch(children: Sequence[Child], stop: asyncio.Event, announce: Annou
             code = child.exit_code
             if code is not None:
                 tail = child.tail()
+                name, log = child.part.name, child.log
+                if code > 1 and tail:
+                    # A process that refuses to go on says why in its last line.
+                    raise Unavailable(f"The {name} process ended (exit code {code}, log {log}): {tail[-1]}")
                 for line in tail:
-                    announce(f"{child.part.name} | {line}")
+                    announce(f"{name} | {line}")
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                # A process that refuses to go on says why in its last line.
-                why = f": {tail[-1]}" if tail and code > 1 else "."
-                raise Unavailable(f"The {child.part.name} process ended by itself ({how}, log {child.log}){why}")
+                raise Unavailable(f"The {name} process ended by itself ({how}); its log is {log}.")
         await asyncio.sleep(POLL_S)
 
 

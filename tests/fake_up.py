@@ -1,6 +1,6 @@
 """``up`` with parts that do nothing but answer health checks, or misbehave. Run as ``python -m tests.fake_up``.
 
-Arguments: a folder, then for each part its name, port and behaviour: ``serve``; ``die`` (after a while); ``wait``
+Arguments: a folder, then for each part its name, port and behaviour: ``serve``; ``die`` (after a while); ``refuse`` (at once); ``wait``
 (never healthy); ``stubborn`` (ignores SIGTERM); ``breed`` (leaves a process in a session of its own).
 """
 
@@ -30,7 +30,9 @@ async def be_part(port: int, behaviour: str) -> None:
     await server.set_serving(behaviour != "wait")
     if behaviour == "die":
         await asyncio.sleep(1)
-        sys.exit(7)
+        sys.exit(1)
+    if behaviour == "refuse":
+        sys.exit(6)
     await stop.wait()
     await server.stop()
 

@@ -82,8 +82,16 @@ def test_a_part_that_ends_by_itself_ends_everything(tmp_path: Path) -> None:
     assert up.end() == 69
     assert "second | a line of the log die" in up.output
     log = up.data_dir / "logs" / "second.log"
-    assert f"The second process ended by itself (exit code 7, log {log}): a line of the log die" in up.output
+    assert f"The second process ended by itself (exit code 1); its log is {log}." in up.output
     assert none_alive(pids)
+
+
+def test_a_part_that_refuses_is_quoted(tmp_path: Path) -> None:
+    up = FakeUp(tmp_path, first="refuse")
+    assert up.end() == 69
+    log = up.data_dir / "logs" / "first.log"
+    assert f"The first process ended (exit code 6, log {log}): a line of the log refuse" in up.output
+    assert "first |" not in up.output
 
 
 def test_a_part_that_is_killed_ends_everything(tmp_path: Path) -> None:
@@ -92,7 +100,7 @@ def test_a_part_that_is_killed_ends_everything(tmp_path: Path) -> None:
     pids = descendants(up.process.pid)
     os.kill(max(pids), signal.SIGKILL)
     assert up.end() == 69
-    assert "process ended by itself (signal 9, log " in up.output
+    assert "process ended by itself (signal 9)" in up.output
     assert none_alive(pids)
 
 
