@@ -12,7 +12,7 @@ import pytest
 from grpc_status import rpc_status
 from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
 
-from encoder.client import REQUEST_BYTES_MAX, REQUEST_TEXTS_MAX, TEXT_BYTES_MAX, EncoderClient
+from encoder.client import REQUEST_BYTES_MAX, REQUEST_TEXTS_MAX, TEXT_BYTES_MAX, EncoderClient, joint_fingerprint
 from encoder.errors import (
     EncoderUnavailable,
     FingerprintMismatch,
@@ -208,7 +208,7 @@ async def test_each_role_asks_its_application_and_dimensions_must_agree() -> Non
         await client.encode_queries(["words"])
         await client.encode_passages(["words"])
         assert servicer.applications == ["q", "p"]
-        assert (await client.info()).fingerprint == "fake+fake"
+        assert (await client.info()).fingerprint == "fake"  # one model behind both
         infos = iter([384, 8])
         servicer.encoder.info = lambda: FakeEncoder(dimension=next(infos)).info()  # type: ignore[method-assign]
         with pytest.raises(FingerprintMismatch, match=r"length 384 .* length 8"):
@@ -221,3 +221,8 @@ async def test_what_cannot_be_sent_is_refused_here(texts: list[str]) -> None:
         with pytest.raises(InvalidInput, match="queries"):
             await client.encode_queries(texts)
     assert servicer.calls == []
+
+
+def test_two_models_make_one_fingerprint() -> None:
+    assert joint_fingerprint("a", "a") == "a"
+    assert joint_fingerprint("a", "b") == "a+b"

@@ -54,7 +54,7 @@ def test_an_unknown_argument_is_refused() -> None:
 
 def test_a_child_process_reads_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     given = UpSettings.load({"encoder_port": 9009, "data_dir": Path("/data"), "encoder_num_gpus": 0.5})
-    for name, value in given.environment().items():
+    for name, value in given.child_environment({}).items():
         monkeypatch.setenv(name, value)
     assert UpSettings.load() == given
     assert EncoderSettings.load().encoder_port == 9009
