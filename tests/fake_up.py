@@ -1,7 +1,7 @@
 """``up`` with parts that do nothing but answer health checks, or misbehave. Run as ``python -m tests.fake_up``.
 
-Arguments: a folder, then for each part its name, port and behaviour: ``serve``; ``die`` (after a while); ``refuse`` (at once); ``wait``
-(never healthy); ``stubborn`` (ignores SIGTERM); ``breed`` (leaves a process in a session of its own).
+Arguments: a folder, then for each part its name, port and behaviour: ``serve``; ``die`` (after a while); ``refuse`` (at
+once); ``wait`` (never healthy); ``stubborn`` (ignores SIGTERM); ``breed`` (leaves a process in a session of its own).
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from services.status import exit_code
 async def be_part(port: int, behaviour: str) -> None:
     stop = stop_signal()
     print("a line of the log", behaviour, flush=True)  # noqa: T201
+    if behaviour == "refuse":
+        sys.exit(6)
     server = GrpcServer("fake", lambda server: None, message_bytes_max=1024, calls_max=4)
     await server.start("127.0.0.1", port)
     if behaviour == "stubborn":
@@ -31,8 +33,6 @@ async def be_part(port: int, behaviour: str) -> None:
     if behaviour == "die":
         await asyncio.sleep(1)
         sys.exit(1)
-    if behaviour == "refuse":
-        sys.exit(6)
     await stop.wait()
     await server.stop()
 
