@@ -8,7 +8,6 @@ from encoder.errors import InvalidInput
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import VectorIndex
 from ingest.index.remote import RemoteIndex
-from ingest.index.server import ServerIndex
 
 
 async def open_index(
@@ -25,6 +24,9 @@ async def open_index(
     Raises what each implementation's own opening raises.
     """
     if qdrant_url:
+        # Its packages take the better part of a second to import: not in a process that needs them not.
+        from ingest.index.server import ServerIndex
+
         return await ServerIndex.open(
             qdrant_url, collection=qdrant_collection, dimension=dimension, fingerprint=fingerprint
         )
