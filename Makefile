@@ -13,7 +13,7 @@ MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check demo stubs readme evaluate prove-quality prove-bm25 prove-sizes clean
+.PHONY: help setup test lint check demo stubs readme evaluate prove-quality prove-bm25 prove-sizes clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -31,12 +31,13 @@ $(STAMP): pyproject.toml constraints.txt
 test: setup  ## Run the tests, the end-to-end one included.
 	$(BIN)/python -m pytest
 
-check: setup  ## The one gate: format, lint, types, layers, tests.
+lint: setup  ## Check format, style, types and import layers.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+
+check: lint test  ## The one gate: lint, then the tests.
 
 demo: setup  ## Start the service, ingest real documents, ask questions over gRPC, stop.
 	$(BIN)/python demo/demo.py
