@@ -53,7 +53,7 @@ def test_passages_come_in_the_order_of_their_best_hit() -> None:
         make_chunk("b", 7, "best"),
         make_chunk("a", 0, "second"),
         make_chunk("b", 3, "third"),
-        make_chunk("b", 8, "last"),
+        make_chunk("b", 8, "end"),
     )
     passages = join(hits, [], 100, count)
     assert [(passage.record.document_id, passage.chunks[0].chunk_index) for passage in passages] == [
