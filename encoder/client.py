@@ -15,6 +15,7 @@ from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
 from encoder.errors import EncoderUnavailable, FingerprintMismatch, InvalidInput, MambaSearchError, Overloaded
 from encoder.grpc_errors import error_of, shifted
 from encoder.interface import Encoded, EncoderInfo
+from encoder.tokenizer import check_characters
 
 # About 64,000 tokens: half a minute for a replica on a CPU, so that a request ends well within its deadline.
 REQUEST_BYTES_MAX = 256 * 1024
@@ -202,12 +203,8 @@ def _split(field: str, texts: Sequence[str], batch_size_max: int) -> Iterator[tu
     """Cut a list into requests: each one's first place, and its texts."""
     start, size = 0, 0
     for place, text in enumerate(texts):
-        try:
-            text_bytes = len(text.encode())
-        except UnicodeEncodeError:
-            raise InvalidInput(
-                f"{field}[{place}]", f"{field}[{place}] holds half a surrogate pair; remove it."
-            ) from None
+        check_characters(f"{field}[{place}]", text)
+        text_bytes = len(text.encode())
         if text_bytes > TEXT_BYTES_MAX:
             raise InvalidInput(
                 f"{field}[{place}]", f"{field}[{place}] has {text_bytes} bytes; the limit is {TEXT_BYTES_MAX}. Cut it."

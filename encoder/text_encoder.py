@@ -14,7 +14,7 @@ from encoder.errors import CheckpointError, InvalidInput
 from encoder.fingerprint import model_fingerprint
 from encoder.interface import Encoded, EncoderInfo
 from encoder.model import EncoderModel
-from encoder.tokenizer import Tokenizer
+from encoder.tokenizer import Tokenizer, check_characters
 
 BATCH_SIZE_MAX = 1024
 # Right of a row's end stands filler, never read into its embedding; rows of a batch differ by less than this share.
@@ -75,6 +75,7 @@ class TextEncoder:
         if not 1 <= len(texts) <= BATCH_SIZE_MAX:
             raise InvalidInput(field, f"{field} holds {len(texts)} texts; 1 to {BATCH_SIZE_MAX} are allowed.")
         for number, text in enumerate(texts):
+            check_characters(f"{field}[{number}]", text)
             if not text.strip():
                 raise InvalidInput(f"{field}[{number}]", f"The {role} is empty or only white space.")
         started = time.perf_counter()

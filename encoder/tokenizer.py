@@ -14,9 +14,19 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from encoder.errors import CheckpointError
+from encoder.errors import CheckpointError, InvalidInput
 
 TOKENIZER_FILE = "tokenizer.json"
+
+
+def check_characters(field: str, text: str) -> None:
+    """Refuse what no UTF-8 can hold: half of a surrogate pair, as which Python also hands on bytes it cannot read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            field, f"{field} is not whole Unicode text (at character {error.start}); write it in UTF-8."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

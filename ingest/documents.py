@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from encoder.errors import InvalidInput
+from encoder.tokenizer import check_characters
 
 DOCUMENT_ID_BYTES_MAX = 512
 TITLE_CHARS_MAX = 2048
@@ -36,7 +37,7 @@ class Document:
 def check_document(document: Document) -> None:
     """Raise :class:`InvalidInput` naming the first field that breaks its limit."""
     for field in ("document_id", "title", "source", "text"):
-        _check_characters(field, getattr(document, field))
+        check_characters(field, getattr(document, field))
     id_bytes = len(document.document_id.encode())
     if not 1 <= id_bytes <= DOCUMENT_ID_BYTES_MAX:
         raise InvalidInput(
@@ -53,13 +54,3 @@ def check_document(document: Document) -> None:
     text_bytes = len(document.text.encode())
     if text_bytes > TEXT_BYTES_MAX:
         raise InvalidInput("text", f"text has {text_bytes} bytes; the limit is {TEXT_BYTES_MAX}. Split the document.")
-
-
-def _check_characters(field: str, value: str) -> None:
-    """Refuse half of a surrogate pair (JSON can write one): no UTF-8 can hold it."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            field, f"{field} holds half of a surrogate pair at character {error.start}; write whole characters."
-        ) from None

@@ -16,11 +16,14 @@ from services.results import Hit, Passage
 def select(hits: Sequence[Hit], token_budget: int) -> list[Hit]:
     """Take hits in their order as long as they fit the budget together, passing over those that do not.
 
-    A text that stands in several documents is taken once, where it ranks best.
+    Nothing where the best hit does not fit: the rest would be other than what was asked for. A text that stands in
+    several documents is taken once, where it ranks best.
     """
     taken: list[Hit] = []
     texts: set[str] = set()
     left = token_budget
+    if hits and hits[0].chunk.token_count > token_budget:
+        return []
     for hit in hits:
         if hit.chunk.token_count <= left and hit.chunk.text not in texts:
             taken.append(hit)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.interface import Encoder
-from encoder.tokenizer import Tokenizer
+from encoder.tokenizer import Tokenizer, check_characters
 from ingest.index.interface import LIMIT_MAX, READ_MAX, DocumentRecord, IndexHit, SparseVector, StoredChunk, VectorIndex
 from ingest.sparse import sparse_query
 from services import passages
@@ -177,6 +177,7 @@ class Searcher:
             raise InvalidInput("top_k", f"top_k is {top_k}; 1 to {TOP_K_MAX} are allowed.")
 
     def _check_query(self, query: str) -> None:
+        check_characters("query", query)
         if not query.strip():
             raise InvalidInput("query", "query is empty or only white space; say what to look for.")
         if len(query) > QUERY_CHARS_MAX:

@@ -92,3 +92,16 @@ def test_the_wrong_service_is_told(targets: Targets, capsys: pytest.CaptureFixtu
     assert run(["search", "word", "--target", targets.ingest]) == 69
     shown = capsys.readouterr().err
     assert f"The search service at {targets.ingest} failed (UNIMPLEMENTED" in shown
+
+
+def test_what_no_message_can_carry_is_refused_alone(
+    targets: Targets, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ['{"document_id":"k1","text":"before one"}', '{"document_id":"j9","text":"lone \\ud800 surrogate"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join([*rows, '{"document_id":"k2","text":"after all"}']))
+    assert ingest(targets, tmp_path / "rows.jsonl") == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("2 documents ingested")
+    assert "text is not whole Unicode text (at character 5)" in shown.err
+    assert run(["search", "caf\udce9", "--target", targets.search]) == 2
+    assert "query is not whole Unicode text" in capsys.readouterr().err

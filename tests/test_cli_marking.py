@@ -1,6 +1,6 @@
 """The words that match are found by their stems; an excerpt shows the part that matches best."""
 
-from services.cli.marking import Span, find_matches, take_excerpt
+from services.cli.marking import Span, find_matches, one_line, take_excerpt
 
 
 def marked(text: str, query: str) -> list[str]:
@@ -52,3 +52,9 @@ def test_a_passage_without_blanks_is_cut_at_the_limit() -> None:
 
 def test_all_is_shown_on_request() -> None:
     assert len(take_excerpt("alpha " * 500, "alpha", None).marks) == 500
+
+
+def test_control_characters_never_reach_the_terminal() -> None:
+    assert one_line("a\x1b[31mred\x00\n\tend") == "a [31mred end"
+    assert one_line("abcdef", 4) == "abc…"
+    assert take_excerpt("one\x1b[2Jtwo", "two", None).text == "one [2Jtwo"

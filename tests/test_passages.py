@@ -31,6 +31,7 @@ def test_what_does_not_fit_is_passed_over() -> None:
     hits = make_hits(make_chunk("a", 0, "one two three"), make_chunk("b", 0, "one two"), make_chunk("c", 0, "three"))
     assert [hit.chunk.document_id for hit in select(hits, 4)] == ["a", "c"]
     assert select(hits, 0) == []
+    assert select(hits, 2) == []  # not the second best alone
 
 
 def test_a_text_is_taken_once() -> None:

@@ -53,6 +53,7 @@ def test_literal_special_tokens_are_text(default: TextEncoder) -> None:
     [
         ([], "queries", "1 to 1024"),
         (["fine", " \n\t"], "queries[1]", "empty"),
+        (["fine", "caf\udce9"], "queries[1]", "not whole Unicode"),
         (["word " * 600], "queries[0]", "limit is 512"),
         (["x"] * (BATCH_SIZE_MAX + 1), "queries", "1025"),
     ],

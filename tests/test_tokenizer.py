@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from encoder.errors import CheckpointError
+from encoder.errors import CheckpointError, InvalidInput
 from encoder.fingerprint import index_fingerprint, model_fingerprint
 from encoder.model_config import DEFAULT_MODEL_FOLDER
-from encoder.tokenizer import Tokenizer
+from encoder.tokenizer import Tokenizer, check_characters
 from tests.tiny_model import save_tiny_model
 
 
@@ -54,3 +54,10 @@ def test_fingerprint_follows_weights_configuration_and_tokenizer(tmp_path: Path)
     config.write_text(config.read_text().replace('"query_prompt": ""', '"query_prompt": "q: "'))
     assert first != model_fingerprint(folder)
     assert index_fingerprint(first, "c") != index_fingerprint(first, "d")
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    check_characters("query", "naïve 😀")
+    with pytest.raises(InvalidInput, match=r"query is not whole Unicode text \(at character 3\)") as caught:
+        check_characters("query", "caf\udce9")
+    assert caught.value.field == "query"

@@ -9,7 +9,7 @@ import grpc
 from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
 from encoder.errors import InvalidInput, MambaSearchError
-from ingest.documents import Document
+from ingest.documents import Document, check_document
 from ingest.receipts import LoadError, Outcome, Receipt
 from services.cli.calling import call_error, open_channel
 
@@ -30,12 +30,13 @@ async def ingest_over_grpc(target: str, items: Iterator[Document | LoadError]) -
 
     async def requests() -> AsyncIterator[ingest_pb2.IngestDocumentsRequest]:
         while (item := await asyncio.to_thread(next, items, None)) is not None:
-            if isinstance(item, LoadError):
-                unread.put_nowait(item)
+            found = _checked(item)
+            if isinstance(found, LoadError):
+                unread.put_nowait(found)
                 continue
-            sources[item.document_id] = item.source
+            sources[found.document_id] = found.source
             yield ingest_pb2.IngestDocumentsRequest(
-                document_id=item.document_id, title=item.title, text=item.text, source=item.source
+                document_id=found.document_id, title=found.title, text=found.text, source=found.source
             )
 
     async with open_channel(target) as channel:
@@ -49,6 +50,17 @@ async def ingest_over_grpc(target: str, items: Iterator[Document | LoadError]) -
             raise call_error(error, "ingestion worker", target) from None
     while not unread.empty():
         yield _unread(unread.get_nowait())
+
+
+def _checked(item: Document | LoadError) -> Document | LoadError:
+    """Refuse here what a message cannot carry: an error while one is made would end the stream."""
+    if isinstance(item, LoadError):
+        return item
+    try:
+        check_document(item)
+    except InvalidInput as error:
+        return LoadError(item.source or item.document_id, error)
+    return item
 
 
 def _unread(found: LoadError) -> Receipt:

@@ -29,6 +29,12 @@ class Excerpt:
     cut_after: bool
 
 
+def one_line(text: str, chars_max: int | None = None) -> str:
+    """Bring a text to one line that is safe to show: control characters could steer a terminal and become blanks."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if chars_max is None or len(line) <= chars_max else line[: chars_max - 1] + "…"
+
+
 def find_matches(text: str, query: str) -> list[Span]:
     """Find the words of a text that share an English stem with a word of the query (as BM25 compares them)."""
     wanted = set(split_terms(query))
@@ -41,7 +47,7 @@ def take_excerpt(text: str, query: str, chars_max: int | None) -> Excerpt:
 
     None takes all. White space becomes single blanks; words stay whole.
     """
-    line = " ".join(text.split())
+    line = one_line(text)
     matches = find_matches(line, query)
     if chars_max is None or len(line) <= chars_max:
         return Excerpt(line, tuple(matches), cut_before=False, cut_after=False)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from services.cli.hits import Found, FoundPassage
 
 EXCERPT_CHARS = 480
+NAME_CHARS = 160
 INDENT = "    "
 
 
@@ -56,6 +57,7 @@ async def _ask_service(settings: CommandSettings, query: str, mode: Mode, top_k:
     import grpc
     from mambasearch.v1 import search_pb2, search_pb2_grpc
 
+    from encoder.tokenizer import check_characters
     from services.cli.calling import call_error, open_channel
     from services.cli.hits import found_by_service
 
@@ -65,6 +67,7 @@ async def _ask_service(settings: CommandSettings, query: str, mode: Mode, top_k:
         Mode.HYBRID: search_pb2.SEARCH_MODE_HYBRID,
     }
     check_top_k(top_k)
+    check_characters("query", query)
     request = search_pb2.SearchRequest(query=query, mode=modes[mode], top_k=top_k)
     async with open_channel(settings.search_target) as channel:
         stub = search_pb2_grpc.SearchServiceStub(channel)
@@ -112,12 +115,14 @@ def _show(found: Found, query: str, excerpt_chars: int | None) -> None:
 def _heading(hit: FoundPassage) -> Text:
     from rich.text import Text
 
+    from services.cli.marking import one_line
+
     text = Text(f"{hit.rank:>2}. ", style="bold")
-    text.append(hit.title or hit.document_id, style="bold cyan")
+    text.append(one_line(hit.title or hit.document_id, NAME_CHARS), style="bold cyan")
     text.append(f"  score {hit.score:.4g}", style="dim")
     percent = 100 * hit.char_start / hit.document_chars if hit.document_chars else 0.0
     place = f"characters {hit.char_start:,}-{hit.char_end:,} of {hit.document_chars:,} ({percent:.0f}%)"
-    name = hit.source or hit.document_id
+    name = one_line(hit.source or hit.document_id, NAME_CHARS)
     text.append(f"\n{INDENT}{name}, {place}", style="dim")
     return text
 

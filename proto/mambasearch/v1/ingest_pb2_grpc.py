@@ -58,8 +58,9 @@ class IngestServiceServicer:
 
     def IngestDocuments(self, request_iterator, context):
         """Documents in, one acknowledgement per document out, in the order of arrival. An acknowledged document is durable
-        and searchable. A bad document is acknowledged as rejected, with the reason; the stream goes on. The service reads
-        ahead of its acknowledgements by a bounded number of documents and then lets the client wait.
+        and searchable. A bad document is acknowledged as rejected, with the reason; the stream goes on, except that
+        a message of over 65 MiB ends it with RESOURCE_EXHAUSTED: documents without an acknowledgement may be sent again.
+        The service reads ahead of its acknowledgements by a bounded number of documents and then lets the client wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
