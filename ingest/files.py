@@ -1,4 +1,4 @@
-"""Finding the files of a folder: sorted, hidden ones left out, each folder once however links lead to it."""
+"""Finding the files of a folder: sorted, hidden ones left out, and nothing that lies outside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_files(path: Path, suffixes: frozenset[str]) -> Iterator[FoundFile | Loa
     """Find a file, or those of a folder (and of its folders) whose suffixes are among ``suffixes``.
 
     A :class:`LoadError` stands for a path that does not exist, that may not be read, or that is neither file nor
-    folder, and for a folder without any such file.
+    folder, for a folder without any such file, and for a link that leads out of the folder.
     """
     try:
         status = path.stat()
@@ -46,7 +46,8 @@ def find_files(path: Path, suffixes: frozenset[str]) -> Iterator[FoundFile | Loa
 
 
 def _walk(root: Path, suffixes: frozenset[str]) -> Iterator[FoundFile | LoadError]:
-    seen: set[tuple[int, int]] = set()
+    """Go through a folder; a link to a folder is not followed, so that there is no way out and no circle."""
+    inside = root.resolve()
     waiting = [root]
     while waiting:
         path = waiting.pop()
@@ -55,18 +56,18 @@ def _walk(root: Path, suffixes: frozenset[str]) -> Iterator[FoundFile | LoadErro
             status = path.stat()
             if stat.S_ISDIR(status.st_mode):
                 wanted = True
-                identity = (status.st_dev, status.st_ino)
-                if identity not in seen:
-                    seen.add(identity)
+                if path == root or not path.is_symlink():
                     children = sorted(path.iterdir(), key=lambda child: child.name, reverse=True)
                     waiting.extend(child for child in children if not child.name.startswith("."))
-                continue
+                    continue
         except OSError as error:
             # A broken link to a file that would not be read anyway is nobody's loss.
             if wanted:
                 yield _failure(path, f"{path} cannot be read ({error.strerror}).")
             continue
-        if wanted and stat.S_ISREG(status.st_mode):
+        if wanted and path != root and path.is_symlink() and not path.resolve().is_relative_to(inside):
+            yield _failure(path, f"{path} is a link that leads out of {root}; give what it leads to by name.")
+        elif wanted and stat.S_ISREG(status.st_mode):
             yield FoundFile(path, path.relative_to(root).as_posix(), status.st_size)
 
 

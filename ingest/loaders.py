@@ -29,9 +29,10 @@ def load_documents(paths: Sequence[Path], stdin: BinaryIO | None = None) -> Iter
     """Read files and folders, in the order given; ``-`` is ``stdin``.
 
     A folder gives its ``.txt``, ``.md`` and ``.jsonl`` files and those of its folders, in the order of their names,
-    hidden ones left out. A file named by itself is read as plain text where its suffix is another. A document's id is
-    its path relative to the folder given (the name alone for a file); JSON lines bring their own. Two files with one
-    id are an error: the second would replace the first.
+    hidden ones left out, links to folders not followed, links that lead out of it refused. A file named by itself is
+    read as plain text where its suffix is another. A document's id is its path relative to the folder given (the name
+    alone for a file); JSON lines bring their own. Two files with one id are an error: the second would replace the
+    first.
     """
     sources: dict[str, str] = {}
     for path in paths:

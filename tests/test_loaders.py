@@ -161,7 +161,25 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     assert str(the_error(load(write(tmp_path / "none.jsonl", ""))).error).endswith("is empty; it holds no document.")
 
 
-def test_links_are_followed_once(tmp_path: Path) -> None:
+def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "outside" / "secret.txt", "x")
+    inside = tmp_path / "inside"
+    write(inside / "a.txt", "x")
+    for name in ("secret.txt", "secret.png"):
+        (inside / name).symlink_to(tmp_path / "outside" / "secret.txt")
+    (inside / "folder").symlink_to(tmp_path / "outside")
+    found = load(inside)
+    assert ids(found) == ["a.txt", f"error in {inside / 'folder'}", f"error in {inside / 'secret.txt'}"]
+    for error in found[1:]:
+        assert isinstance(error, LoadError)
+        assert f"{error.source} is a link that leads out of {inside}" in str(error.error)
+    assert total_bytes([inside]) == 1
+    (tmp_path / "link").symlink_to(inside)  # a folder given by a link is read
+    assert ids(load(tmp_path / "link"))[0] == "a.txt"
+    assert ids(load(inside / "secret.txt")) == ["secret.txt"]
+
+
+def test_links_within_the_folder_lead_to_no_folder_twice(tmp_path: Path) -> None:
     write(tmp_path / "a" / "one.txt", "x")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "b").symlink_to(tmp_path / "a")
