@@ -8,9 +8,10 @@ that no process knows, is refused.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 import pydantic
@@ -27,6 +28,21 @@ RAY_DIR_CHARS_MAX = 40
 
 # What `mamba-search up` tells the parts that it starts.
 UP_DECIDES = ("encoder_target", "encoder_query_application", "encoder_passage_application", "index_target")
+
+
+_TARGET = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+PORT_MAX = 65535
+
+
+def check_target(value: str) -> str:
+    """Give an address back as it is; ValueError where it is not HOST:PORT (an IPv6 host stands in brackets)."""
+    found = _TARGET.fullmatch(value)
+    if not found or not 1 <= int(found[1]) <= PORT_MAX:
+        raise ValueError("HOST:PORT is expected")
+    return value
+
+
+Target = Annotated[str, pydantic.AfterValidator(check_target)]
 
 
 class Settings(BaseSettings):
@@ -106,7 +122,7 @@ class DeviceSettings(Settings):
 class EncoderTargetSettings(Settings):
     """Where the encoder service is, for those who ask it."""
 
-    encoder_target: str = Field("127.0.0.1:9000", min_length=3, description="Host and port of the encoder service.")
+    encoder_target: Target = Field("127.0.0.1:9000", description="Host and port of the encoder service.")
     encoder_query_application: str = Field(
         "encoder", min_length=1, description="Ray Serve application that encodes queries."
     )
@@ -121,7 +137,7 @@ class EncoderTargetSettings(Settings):
 class IndexTargetSettings(Settings):
     """Where the index is, for those who ask it."""
 
-    index_target: str = Field("127.0.0.1:50053", min_length=3, description="Host and port of the index owner.")
+    index_target: Target = Field("127.0.0.1:50053", description="Host and port of the index owner.")
 
 
 class QdrantSettings(Settings):
@@ -257,8 +273,8 @@ class UpSettings(EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexO
 class CommandSettings(DeviceSettings):
     """The commands of ``mamba-search`` that ask a service, or do its work in their own process."""
 
-    search_target: str = Field("127.0.0.1:50051", min_length=3, description="Host and port of the search service.")
-    ingest_target: str = Field("127.0.0.1:50052", min_length=3, description="Host and port of the ingestion worker.")
+    search_target: Target = Field("127.0.0.1:50051", description="Host and port of the search service.")
+    ingest_target: Target = Field("127.0.0.1:50052", description="Host and port of the ingestion worker.")
     command_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Longest wait of a command for one answer of a service."
     )

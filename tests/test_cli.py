@@ -263,6 +263,22 @@ def test_up_refuses_a_port_or_a_directory_in_use_before_it_starts_anything(
         held.release()
 
 
+@pytest.mark.parametrize("target", ["foo", "127.0.0.1:99999", "http://127.0.0.1:50051"])
+@pytest.mark.parametrize("command", ["search", "ingest", "encode"])
+def test_a_target_is_host_and_port(command: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "word", "--target", target]) == 2
+    assert error_line(capsys) == f"target is {target!r}; HOST:PORT is expected."
+
+
+@pytest.mark.parametrize("command", ["search", "ingest"])
+def test_a_target_and_a_directory_exclude_each_other(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, "word", "--target", "127.0.0.1:1", "--data-dir", str(tmp_path / "data")]) == 2
+    assert error_line(capsys) == "--target and --data-dir exclude each other; give one of them."
+    assert not (tmp_path / "data").exists()
+
+
 def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["encode", "one text", "another"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -6,7 +6,7 @@ import pytest
 
 from encoder.errors import InvalidInput
 from services import settings as module
-from services.settings import EncoderSettings, SearchSettings, Settings, UpSettings
+from services.settings import CommandSettings, EncoderSettings, SearchSettings, Settings, UpSettings, check_target
 
 
 def all_classes() -> list[type[Settings]]:
@@ -45,6 +45,26 @@ def test_a_value_that_does_not_fit_is_refused_in_one_sentence(
     with pytest.raises(InvalidInput, match=reason) as refusal:
         UpSettings.load()
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["foo", "127.0.0.1:99999", "127.0.0.1:0", "http://a:1", "::1:9000", "a:1\n", ":1", ""]
+)
+def test_an_address_that_is_not_host_and_port_is_refused(value: str) -> None:
+    for kind, name in (
+        (SearchSettings, "encoder_target"),
+        (SearchSettings, "index_target"),
+        (CommandSettings, "search_target"),
+        (CommandSettings, "ingest_target"),
+    ):
+        with pytest.raises(InvalidInput) as refusal:
+            kind.load({name: value})
+        assert str(refusal.value) == f"{name} is {value!r}: HOST:PORT is expected."
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1:9000", "my-host.example:1", "[::1]:65535", "index_1:80"])
+def test_an_address_is_kept_as_it_is(value: str) -> None:
+    assert check_target(value) == value
 
 
 def test_an_unknown_argument_is_refused() -> None:

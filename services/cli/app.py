@@ -6,16 +6,18 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
-from encoder.errors import MambaSearchError
+from encoder.errors import InvalidInput, MambaSearchError
 from services.cli.encode import encode
 from services.cli.evaluate import evaluate
 from services.cli.ingest import ingest
 from services.cli.search import search
 from services.cli.up import up
+from services.settings import check_target
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
@@ -46,6 +48,21 @@ def _refuse(message: str, code: int) -> int:
     return code
 
 
+class _Command(typer.core.TyperCommand):
+    """A command that refuses, before it runs, what no command accepts of the options that several have."""
+
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401 - typer's own name of its class is private
+        target, data_dir = (ctx.params.get(name) for name in ("target", "data_dir"))
+        if target is not None:
+            if data_dir is not None:
+                raise InvalidInput("target", "--target and --data-dir exclude each other; give one of them.")
+            try:
+                check_target(target)
+            except ValueError as error:
+                raise InvalidInput("target", f"target is {target!r}; {error}.") from None
+        return super().invoke(ctx)
+
+
 def _make_app() -> typer.Typer:
     app = typer.Typer(
         help="Search long documents: a Mamba encoder, Qdrant's engine, gRPC.",
@@ -55,7 +72,7 @@ def _make_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     for command in (up, ingest, search, encode, evaluate):
-        app.command()(command)
+        app.command(cls=_Command)(command)
     return app
 
 
