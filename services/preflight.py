@@ -10,7 +10,7 @@ from encoder.errors import InvalidInput
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.index.data_directory import DataDirectory, read_manifest
+from ingest.index.data_directory import DataDirectory, check_not_a_file, read_manifest
 from services.children import Part
 from services.local_machine import check_port, target_of
 from services.model_folder import check_model
@@ -30,6 +30,7 @@ def check(settings: UpSettings) -> None:
         raise InvalidInput(names, f"{names} are both {most_common}; give each a port of its own.")
     for name, (host, port) in addresses.items():
         check_port(name, host, port)
+    check_not_a_file(settings.data_dir)  # logs go there in any case
     fingerprint, dimension = _made_by(settings)
     if settings.qdrant_url is None:
         held = DataDirectory.hold(settings.data_dir)

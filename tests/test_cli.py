@@ -279,6 +279,19 @@ def test_a_target_and_a_directory_exclude_each_other(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("command", [["search", "word"], ["ingest", __file__], ["up"]])
+@pytest.mark.parametrize("below", ["", "/data"])
+def test_a_file_in_place_of_the_data_directory_is_refused(
+    command: list[str], below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("SEARCH", "INGEST", "INDEX", "ENCODER"):
+        monkeypatch.setenv(f"MAMBASEARCH_{name}_PORT", str(free_port()))
+    file = tmp_path / "a.txt"
+    file.write_text("x")
+    assert run([*command, "--data-dir", f"{file}{below}"]) == 2
+    assert error_line(capsys) == f"data_dir {file} is a file; give a directory."
+
+
 def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["encode", "one text", "another"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, StorageFull
+from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, InvalidInput, StorageFull
 from ingest.index.data_directory import LOCK_FILE, MANIFEST_FILE, read_manifest
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import IndexedChunk, IndexHit, StoredChunk
@@ -168,8 +168,12 @@ def _spoil(data: Path, pattern: str) -> None:
 
 async def test_a_path_that_cannot_be_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(IndexUnavailable, match=r"file cannot be used \(File exists\)"):
-        await open_index(tmp_path / "file")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InvalidInput, match=r"data_dir .*/file is a file; give a directory\."):
+            await open_index(path)
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    with pytest.raises(IndexUnavailable, match=r"broken cannot be used \(File exists\)"):
+        await open_index(tmp_path / "broken")
 
 
 async def test_a_crash_while_making_the_index_leaves_nothing_in_the_way(tmp_path: Path) -> None:

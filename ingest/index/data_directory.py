@@ -11,7 +11,7 @@ from typing import IO, Self
 
 import pydantic
 
-from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, StorageFull
+from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, InvalidInput, StorageFull
 
 MANIFEST_FILE = "index.json"
 LOCK_FILE = "lock"
@@ -46,9 +46,10 @@ class DataDirectory:
     def hold(cls, path: Path, *, write_bytes_min: int = WRITE_BYTES_MIN) -> Self:
         """Make the directory where it is missing, and lock it.
 
-        :class:`InUse` where another process holds it; :class:`IndexUnavailable` where it cannot be written;
-        :class:`StorageFull` where less than 64 MiB are free.
+        :class:`InvalidInput` where it is a file; :class:`InUse` where another process holds it;
+        :class:`IndexUnavailable` where it cannot be written; :class:`StorageFull` where less than 64 MiB are free.
         """
+        check_not_a_file(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = (path / LOCK_FILE).open("a+", encoding="utf-8")
@@ -134,6 +135,13 @@ class DataDirectory:
         self._lock.close()
 
 
+def check_not_a_file(path: Path) -> None:
+    """Raise :class:`InvalidInput` where a file is in the place of the data directory, or of one that it lies in."""
+    for place in (path, *path.parents):
+        if os.path.isfile(place):  # noqa: PTH113 - Path.is_file raises where it may not look
+            raise InvalidInput("data_dir", f"data_dir {place} is a file; give a directory.")
+
+
 def check_made_by(manifest: Manifest, path: Path, *, fingerprint: str, dimension: int) -> None:
     """Raise :class:`FingerprintMismatch` where another model or chunker made the index in ``path``."""
     if (manifest.fingerprint, manifest.dimension) != (fingerprint, dimension):
@@ -145,7 +153,8 @@ def check_made_by(manifest: Manifest, path: Path, *, fingerprint: str, dimension
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Read what made the index in a directory; None where there is none."""
+    """Read what made the index in a directory; None where there is none. :class:`InvalidInput` where it is a file."""
+    check_not_a_file(path)
     file = path / MANIFEST_FILE
     try:
         manifest = Manifest.model_validate(json.loads(file.read_text(encoding="utf-8")))
