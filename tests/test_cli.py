@@ -292,6 +292,29 @@ def test_a_file_in_place_of_the_data_directory_is_refused(
     assert error_line(capsys) == f"data_dir {file} is a file; give a directory."
 
 
+def test_ctrl_c_tells_how_much_was_ingested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number}.txt").write_text(f"Text of {number}.")
+    count = Tally.count
+
+    def interrupt_once(tally: Tally, receipt: Receipt) -> None:
+        count(tally, receipt)
+        if tally.documents == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Tally, "count", interrupt_once)
+    assert run(["ingest", str(folder), "--data-dir", str(tmp_path / "data")]) == 130
+    shown = capsys.readouterr()
+    ingested = int(shown.out.split()[0])
+    assert 0 < ingested < 300
+    documents = "document" if ingested == 1 else "documents"
+    assert shown.err == f"interrupted: {ingested} {documents} ingested; the rest was not\n"
+
+
 def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["encode", "one text", "another"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -47,6 +47,10 @@ def ingest(
             from services.cli.ingest_stream import ingest_over_grpc
 
             asyncio.run(_show(ingest_over_grpc(settings.ingest_target, items), tally))
+    except KeyboardInterrupt:
+        documents = "document" if tally.ingested == 1 else "documents"
+        sys.stderr.write(f"interrupted: {tally.ingested} {documents} ingested; the rest was not\n")
+        raise
     finally:
         if tally.documents:  # also where it ended early: these are durable
             sys.stdout.write(tally.summary() + "\n")
