@@ -14,8 +14,8 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from services.encoder_replica import EncoderFactory, EncoderReplica, LocalEncode
 from services.encoder_watch import watch
 from services.local_machine import check_port, free_port, ray_directory, target_of
 from services.model_folder import check_model
+from services.process_tree import adopt_orphans, descendants, kill_descendants
 from services.settings import EncoderSettings
 from services.status import exit_code
 from services.telemetry import configure_logging
@@ -43,6 +44,9 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 # Ray starts this many Python processes at once: Serve's controller, its proxy, the first replica.
 _RAY_CPUS = 3
+
+_POLL_S = 0.2
+_SWEEP_TIMEOUT_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -116,10 +120,20 @@ def factories(settings: EncoderSettings) -> dict[str, tuple[str, EncoderFactory]
     }
 
 
-@contextmanager
-def running(settings: EncoderSettings, applications: Mapping[str, tuple[str, EncoderFactory]]) -> Iterator[None]:
-    """Run a Ray of our own with the applications behind ``encoder_port``; nothing of it is left afterwards."""
+def serve_until(
+    stop: threading.Event,
+    settings: EncoderSettings,
+    applications: Mapping[str, tuple[str, EncoderFactory]],
+    on_ready: Callable[[], None],
+) -> None:
+    """Run a Ray of our own with the applications behind ``encoder_port``, until ``stop``; nothing is left afterwards.
+
+    :class:`CheckpointError` for a model that cannot be loaded; :class:`Unavailable` where Ray fails.
+    """
     check_port("encoder_port", settings.encoder_host, settings.encoder_port)
+    # Ray's own helpers outlive a start that is broken off by a minute; ours to end, as nobody else sees them.
+    adopt_orphans()
+    strangers = descendants(os.getpid())
     directory = settings.ray_dir or ray_directory()
     try:
         _set_ray_environment(settings)
@@ -127,25 +141,24 @@ def running(settings: EncoderSettings, applications: Mapping[str, tuple[str, Enc
         from ray import serve
 
         try:
-            _start_ray(settings, directory)
-            num_gpus = _share_of_gpus(settings, len(applications))
-            built = {
-                name: build_application(deployment, factory, settings, num_gpus)
-                for name, (deployment, factory) in applications.items()
-            }
-            _deploy(built)
-            yield
+            _start_ray(directory)
+            if not stop.is_set():
+                _start_serve(settings)
+                _deploy(settings, applications, stop)
+            if not stop.is_set():
+                on_ready()
+                watch(target_of(settings.encoder_host, settings.encoder_port), applications, stop)
         finally:
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call]
             ray.shutdown()
     finally:
+        kill_descendants(but=strangers, within_s=_SWEEP_TIMEOUT_S)
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _start_ray(settings: EncoderSettings, directory: Path) -> None:
+def _start_ray(directory: Path) -> None:
     import ray
-    from ray import serve
 
     ray.init(
         address="local",
@@ -156,6 +169,11 @@ def _start_ray(settings: EncoderSettings, directory: Path) -> None:
         log_to_driver=True,
         _temp_dir=str(directory),
     )
+
+
+def _start_serve(settings: EncoderSettings) -> None:
+    from ray import serve
+
     serve.start(
         http_options={"host": "127.0.0.1", "port": free_port()},  # Serve's gRPC port does not open without it
         grpc_options={"port": settings.encoder_port, "grpc_servicer_functions": list(SERVICER_FUNCTIONS)},
@@ -176,20 +194,32 @@ def _share_of_gpus(settings: EncoderSettings, models: int) -> float:
     return min(1.0, gpus / (settings.encoder_num_replicas * models))
 
 
-def _deploy(applications: Mapping[str, Application]) -> None:
+def _deploy(
+    settings: EncoderSettings, applications: Mapping[str, tuple[str, EncoderFactory]], stop: threading.Event
+) -> None:
+    """Deploy the applications and wait until all run, or until ``stop``."""
     from ray import serve
+    from ray.serve.schema import ApplicationStatus
 
-    try:
-        serve.run_many([serve.RunTarget(found, name, f"/{name}") for name, found in applications.items()])
-    except RuntimeError:
-        # Serve keeps the replica's traceback as a deployment's message; its last line is our own sentence.
-        deployments = [found for each in serve.status().applications.values() for found in each.deployments.values()]
-        told = "\n".join(deployment.message for deployment in deployments)
-        refusals = re.findall(r"^encoder\.errors\.CheckpointError: (.+)$", told, re.MULTILINE)
-        if refusals:
-            raise CheckpointError(refusals[-1]) from None
-        logger.exception("Ray Serve could not start the applications: %s", told)
-        raise Unavailable("Ray Serve could not start the encoder; the log says why.") from None
+    num_gpus = _share_of_gpus(settings, len(applications))
+    targets = [
+        serve.RunTarget(build_application(deployment, factory, settings, num_gpus), name, f"/{name}")
+        for name, (deployment, factory) in applications.items()
+    ]
+    serve.run_many(targets, wait_for_applications_running=False)
+    while not stop.wait(_POLL_S):
+        found = [serve.status().applications[name] for name in applications]
+        for application in found:
+            if application.status == ApplicationStatus.DEPLOY_FAILED:
+                # The replica's traceback; its last line is our own sentence.
+                told = "\n".join(deployment.message for deployment in application.deployments.values())
+                refusals = re.findall(r"^encoder\.errors\.CheckpointError: (.+)$", told, re.MULTILINE)
+                if refusals:
+                    raise CheckpointError(refusals[-1])
+                logger.error("Ray Serve could not start an application: %s\n%s", application.message, told)
+                raise Unavailable("Ray Serve could not start the encoder; the log says why.")
+        if all(application.status == ApplicationStatus.RUNNING for application in found):
+            return
 
 
 def application_name() -> str:
@@ -238,28 +268,36 @@ def listen_on_loopback() -> list[object]:
     return []
 
 
-def _exit_on_signals() -> None:
-    def leave(number: int, frame: object) -> None:
-        del number, frame
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(0)
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, leave)
+def _end(stop: threading.Event) -> None:
+    # Ray's own handler has run before us, and set an alarm that aborts the process in the midst of its cleaning up.
+    signal.alarm(0)
+    stop.set()
 
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def work(settings: EncoderSettings) -> None:
+        try:
+            address = f"{settings.encoder_host}:{settings.encoder_port}"
+            serve_until(stop, settings, factories(settings), lambda: logger.info("ready on %s", address))
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failures.append(error)
+
     try:
         settings = EncoderSettings.load()
         configure_logging("encoder", settings.log_level)
-        _exit_on_signals()
-        applications = factories(settings)
-        with running(settings, applications):
-            _exit_on_signals()  # Ray has put handlers of its own in place
-            logger.info("ready on %s:%d", settings.encoder_host, settings.encoder_port)
-            watch(target_of(settings.encoder_host, settings.encoder_port), applications)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: _end(stop))
+        # Ray takes over the signals of the thread that starts it if that is the main one, and does not bear an
+        # exception in the midst of its start.
+        thread = threading.Thread(target=work, args=(settings,), name="ray")
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
     except MambaSearchError as error:
         sys.stderr.write(f"{error}\n")
         return exit_code(error)

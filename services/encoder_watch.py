@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -20,18 +21,19 @@ TIMEOUT_S = 10.0
 def watch(
     target: str,
     applications: Iterable[str],
+    stop: threading.Event,
     *,
     silence_max_s: float = SILENCE_MAX_S,
     period_s: float = PERIOD_S,
 ) -> None:
-    """Return never; :class:`Unavailable` when an application has not answered for ``silence_max_s``.
+    """Return at ``stop``; :class:`Unavailable` when an application has not answered for ``silence_max_s``.
 
     Serve starts a replica again that ended; Ray does not start its own processes again, and tells nobody.
     """
     with grpc.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         answered = dict.fromkeys(applications, time.monotonic())
-        while True:
+        while not stop.wait(period_s):
             for name in answered:
                 try:
                     stub.Check(health_pb2.HealthCheckRequest(), metadata=(("application", name),), timeout=TIMEOUT_S)
@@ -43,4 +45,3 @@ def watch(
             silent = [name for name, at in answered.items() if time.monotonic() - at > silence_max_s]
             if silent:
                 raise Unavailable(f"Ray Serve's {' and '.join(silent)} gave no answer for {silence_max_s:.0f} s.")
-            time.sleep(period_s)

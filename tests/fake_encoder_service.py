@@ -5,12 +5,12 @@ A text that begins with "slowly" takes a second; one that begins with "crash" ra
 
 import asyncio
 import signal
-import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from encoder.interface import Encoded, Encoder
-from services.encoder_service import running
+from services.encoder_service import serve_until
 from services.settings import EncoderSettings
 from tests.fakes import FakeEncoder
 
@@ -38,10 +38,12 @@ def main() -> None:
         "query-encoder": ("QueryEncoder", MoodyEncoderFactory("q")),
         "passage-encoder": ("PassageEncoder", MoodyEncoderFactory("p")),
     }
-    with running(settings, applications):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        print("ready", flush=True)  # noqa: T201 - the test waits for it
-        signal.pause()
+    stop = threading.Event()
+    work = (stop, settings, applications, lambda: print("ready", flush=True))  # noqa: T201 - the test waits for it
+    thread = threading.Thread(target=serve_until, args=work)
+    signal.signal(signal.SIGTERM, lambda *_: (signal.alarm(0), stop.set()))
+    thread.start()
+    thread.join()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,13 @@ def test_a_full_queue_is_an_answer_and_silence_is_the_end() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with pytest.raises(Unavailable, match="Ray Serve's one and two gave no answer for 1 s"):
-        watch(f"127.0.0.1:{port}", ["one", "two"], silence_max_s=1, period_s=0.05)
+        watch(f"127.0.0.1:{port}", ["one", "two"], threading.Event(), silence_max_s=1, period_s=0.05)
     server.stop(None)
     assert servicer.silent.is_set()
     assert set(servicer.calls) == {"one", "two"}
+
+
+def test_it_ends_when_told() -> None:
+    stop = threading.Event()
+    stop.set()
+    watch("127.0.0.1:1", ["one"], stop)

@@ -25,6 +25,7 @@ class FakeUp:
             env=os.environ  # noqa: TID251 - for a child process
             | {
                 "PYTHONPATH": f"{ROOT}:{folder}",
+                "MAMBASEARCH_RAY_DIR": "/tmp/mamba-not-made",
                 "MAMBASEARCH_UP_TIMEOUT_S": "4",
                 "MAMBASEARCH_STOP_TIMEOUT_S": str(stop_timeout_s),
             },
