@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoder.mamba import Mamba
+from encoder.mixers import LayerState
 from encoder.model_config import ModelConfig
 from encoder.packing import Packing
 
@@ -32,16 +33,47 @@ class EncoderModel(nn.Module):
         )
 
     def forward(self, tokens: Tensor, ends: Tensor, dtype: torch.dtype) -> Tensor:
-        """Embed ``tokens (b, l)``, each row read up to its last token at ``ends (b,)``: the shape that training likes.
+        """Embed ``tokens (b, l)``, each row read up to its last token at ``ends (b,)``.
 
-        What stands right of a row's end does not matter, as the backbone reads from left to right; a bidirectional one
-        needs rows that end at ``l - 1``. Returns ``(b, d)`` float32, each row of length 1.
+        What stands right of a row's end does not matter. Returns ``(b, d)`` float32, each row of length 1.
         """
-        hidden, _ = self.backbone(tokens, dtype)
-        if self.config.pooling == "mean":
-            read = torch.arange(tokens.shape[1], device=tokens.device) <= ends[:, None]  # (b, l)
-            return self.finish((hidden * read[..., None]).sum(1) / (ends[:, None] + 1))
-        return self.finish(hidden[torch.arange(hidden.shape[0], device=hidden.device), ends])
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        packing = Packing.of_rows(ends, tokens.shape[1]) if self.config.bidirectional else None
+        return self._embed_places(tokens, torch.stack([rows, ends], dim=1), dtype, None, packing)[0]
+
+    def embed_places(
+        self, tokens: Tensor, places: Tensor, dtype: torch.dtype, states: Sequence[LayerState | None] | None = None
+    ) -> tuple[Tensor, list[LayerState | None]]:
+        """Embed what ends at ``places (n, 2)``, row and position, of ``tokens (b, l)``: the shape that training likes.
+
+        A row may hold several chunks; places stand in order of row, then position. The rows are read on from ``states``
+        (of :class:`encoder.mamba.Mamba`); with mean pooling a chunk must not have begun before. Returns ``(n, d)``
+        float32, each row of length 1, and the states after. ``ValueError`` for bidirectional models.
+        """
+        if self.config.bidirectional:
+            raise ValueError("a bidirectional model cannot read several chunks of a row")
+        return self._embed_places(tokens, places, dtype, states, None)
+
+    def _embed_places(
+        self,
+        tokens: Tensor,
+        places: Tensor,
+        dtype: torch.dtype,
+        states: Sequence[LayerState | None] | None,
+        packing: Packing | None,
+    ) -> tuple[Tensor, list[LayerState | None]]:
+        n_layers, norm_f = self.config.n_layers, self.backbone.norm_f
+        after: list[LayerState | None] = [None] * n_layers if states is None else list(states)
+        residual = self.backbone.read_layers(range(n_layers), self.backbone.enter(tokens), dtype, after, packing)
+        rows, ends = places.unbind(1)
+        if self.config.pooling != "mean":
+            # Picked before the norm: only these are needed, and a row has hundreds of others.
+            return self.finish(norm_f(residual[rows, ends])), after
+        sums = norm_f(residual).cumsum(1)
+        follows = torch.cat([rows.new_zeros(1, dtype=torch.bool), rows[1:] == rows[:-1]])
+        before = torch.where(follows, ends.roll(1), -1)  # (n,): where the chunk before ended
+        earlier = sums[rows, before.clamp_min(0)] * follows[:, None]
+        return self.finish((sums[rows, ends] - earlier) / (ends - before)[:, None]), after
 
     def embed_packed(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Embed sequences laid end to end in ``tokens (1, l)``: ``(len(lengths), d)`` float32, each row of length 1."""
@@ -62,3 +94,12 @@ class EncoderModel(nn.Module):
             bias = self.projection.bias
             pooled = F.linear(pooled, self.projection.weight.float(), None if bias is None else bias.float())
         return F.normalize(pooled, dim=-1)
+
+
+def truncate(embeddings: Tensor, width: int) -> Tensor:
+    """Keep the first ``width`` numbers of each embedding ``(..., d)`` and bring them to length 1 again.
+
+    What a model trained for it (Matryoshka representations, Kusupati et al. 2022, arXiv 2205.13147) has put first says
+    most.
+    """
+    return F.normalize(embeddings[..., :width], dim=-1)

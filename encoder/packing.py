@@ -7,7 +7,7 @@ a sequence other than the first: their convolution would reach over a border.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,18 @@ class Packing:
             inside=inside.to(device),
         )
 
+    @classmethod
+    def of_rows(cls, ends: Tensor, width: int) -> Packing:
+        """Separate the text of each row, up to its last token at ``ends (b,)``, from the padding after it.
+
+        For the layers in plain torch, which read ``seq_idx`` only, here ``(b, width)``.
+        """
+        seq_idx = (torch.arange(width, device=ends.device) > ends[:, None]).int()
+        nothing = ends.new_empty(0)
+        return cls(lengths=(), seq_idx=seq_idx, edges=nothing, sources=nothing, inside=nothing)
+
     def reversed(self) -> Packing:
         """Give the packing of the same row read from right to left."""
+        if not self.lengths:
+            return replace(self, seq_idx=self.seq_idx.flip(1))
         return Packing.of(self.lengths[::-1], self.sources.shape[1], self.seq_idx.device)

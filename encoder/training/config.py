@@ -1,0 +1,255 @@
+"""What a training run is, as a TOML file says it. One file serves one process, torchrun and Ray Train. No torch here.
+
+Paths are relative to the folder that the command runs in. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from encoder.errors import InvalidInput
+from encoder.model_config import DEFAULT_MODEL_FOLDER, ModelConfig
+from encoder.training.sources import SourceConfig
+
+CONFIGS_FOLDER = Path(__file__).parent / "configs"
+
+Width = Annotated[int, pydantic.Field(ge=16, multiple_of=16)]  # tokens of a row, special ones included
+
+
+class _Table(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelTable(_Table):
+    """What is trained: a model folder (``start``) further, or a ``fresh`` one from random weights."""
+
+    start: Path | None = None  # folder or hub id; "default" is the model that ships
+    fresh: ModelConfig | None = None
+    tokenizer: Path | None = None  # of a fresh model: a folder with tokenizer.json
+    separate: bool = False  # queries and passages get a model each
+    passage_start: Path | None = None  # what the passages' own model starts from; default: as the queries'
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ModelTable:
+        if (self.start is None) == (self.fresh is None):
+            raise ValueError("give either start or fresh")
+        if (self.fresh is None) != (self.tokenizer is None):
+            raise ValueError("fresh needs a tokenizer, and start brings its own")
+        if self.passage_start is not None and not (self.separate and self.start):
+            raise ValueError("passage_start needs separate = true and a start")
+        return self
+
+    @property
+    def start_folder(self) -> Path | None:
+        """Where the model starts from."""
+        return DEFAULT_MODEL_FOLDER if self.start == Path("default") else self.start
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is."""
+        found = self.tokenizer or self.start_folder
+        assert found is not None  # one of them is given
+        return found
+
+
+class TeacherTable(_Table):
+    """Whose embeddings are learnt from: any sentence-transformers model."""
+
+    folder: Path
+    tokens_max: int | None = pydantic.Field(default=None, ge=8)  # default: what the teacher itself says
+    batch_tokens: int = pydantic.Field(default=262_144, ge=512)  # that it reads at once
+    compile: bool = False
+
+
+class OptimizerTable(_Table):
+    """AdamW, a linear warm-up, then half a cosine down to nothing."""
+
+    learning_rate: float = pydantic.Field(gt=0)
+    warmup_steps: int = pydantic.Field(default=200, ge=0)
+    weight_decay: float = pydantic.Field(default=0.01, ge=0)  # of matrices
+    beta2: float = pydantic.Field(default=0.98, gt=0, lt=1)
+    gradient_norm_max: float = pydantic.Field(default=1.0, gt=0)
+
+
+class RunTable(_Table):
+    """How long, with what, and how often something is written down."""
+
+    steps: int | None = pydantic.Field(default=None, ge=1)
+    epochs: float | None = pydantic.Field(default=None, gt=0)  # of the first task's examples
+    minutes_max: float | None = pydantic.Field(default=None, gt=0)  # the schedule ends at whichever comes first
+    seed: int = pydantic.Field(default=0, ge=0)
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; weights are always float32
+    compile: bool = False  # each layer, by torch.compile
+    slice_tokens: int | None = pydantic.Field(default=None, ge=64)  # more than these are re-embedded in slices
+    workers: int | None = pydantic.Field(default=None, ge=0)  # processes that make batches; default: 4 on a GPU, else 0
+    log_every: int = pydantic.Field(default=50, ge=1)  # steps
+    checkpoint_every_s: float = pydantic.Field(default=120, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> RunTable:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+
+class _Task(_Table):
+    """Batches of one kind and their losses; each step draws one task in proportion to ``weight``."""
+
+    weight: float = pydantic.Field(default=1.0, gt=0)
+    sources: tuple[str, ...] = ()  # names of [[sources]]; default: all of them
+    batch_size: int = pydantic.Field(ge=1)  # of each process
+    temperature: float = pydantic.Field(default=0.05, gt=0)
+    matryoshka: tuple[int, ...] = ()  # widths of shortened embeddings that shall serve, too
+
+
+class PairsTask(_Task):
+    """InfoNCE of queries and passages, with in-batch and mined negatives."""
+
+    kind: Literal["pairs"]
+    query_widths: tuple[Width, ...] = (32, 64, 256)
+    passage_widths: tuple[Width, ...] = (64, 128, 256)
+    negatives: int = pydantic.Field(default=0, ge=0)  # of each query, beside those of the batch
+    info_nce_weight: float = pydantic.Field(default=1.0, ge=0)
+    symmetric: bool = True  # passages find their queries, too
+    false_negative_margin: float = 0.1  # a passage that the teacher scores so much above the positive is no negative
+    relational_weight: float = pydantic.Field(default=0.0, ge=0)
+    cosine_weight: float = pydantic.Field(default=0.0, ge=0)
+
+
+class DistillTask(_Task):
+    """Texts, read alone, where the teacher places them."""
+
+    kind: Literal["distill"]
+    texts: Literal["queries", "passages", "windows"]  # whole queries, whole passages, stretches of long texts
+    widths: tuple[Width, ...] = (32, 64, 128, 256)
+    cosine_weight: float = pydantic.Field(default=3.0, ge=0)
+    relational_weight: float = pydantic.Field(default=1.0, ge=0)
+
+
+class RankingTask(_Task):
+    """Fused rankings of mined candidates (teacher and BM25) as a distribution to learn."""
+
+    kind: Literal["ranking"]
+    query_widths: tuple[Width, ...] = (32, 64, 256)
+    passage_widths: tuple[Width, ...] = (64, 128, 256)
+    candidates: int = pydantic.Field(default=8, ge=2)
+
+
+class DocumentsTask(_Task):
+    """Documents in one pass, an end-of-sequence token after each chunk, and losses on every chunk's embedding."""
+
+    kind: Literal["documents"]
+    widths: tuple[Width, ...] = (512, 1024, 2048)  # tokens of a document in the batch
+    chunk_tokens: int = pydantic.Field(default=256, ge=16)
+    piece_tokens: int = pydantic.Field(default=4096, ge=64, multiple_of=16)  # read at once; the state is carried on
+    query_widths: tuple[Width, ...] = (32, 64, 256)
+    cosine_weight: float = pydantic.Field(default=1.0, ge=0)
+    relational_weight: float = pydantic.Field(default=0.0, ge=0)  # of queries and chunks
+    info_nce_weight: float = pydantic.Field(default=1.0, ge=0)  # where documents have queries
+    false_negative_margin: float = 0.05
+
+
+Task = Annotated[PairsTask | DistillTask | RankingTask | DocumentsTask, pydantic.Field(discriminator="kind")]
+
+
+class TrainConfig(_Table):
+    """A training run."""
+
+    out: Path  # the model folder to make; checkpoints and logs stand beside the model
+    cache: Path = Path("build/training-cache")  # token ids, mined negatives
+    processes: int | None = pydantic.Field(default=None, ge=1)  # that tokenize; default: one a core
+    device: str = "auto"
+    model: ModelTable
+    teacher: TeacherTable | None = None
+    optimizer: OptimizerTable
+    run: RunTable
+    sources: tuple[SourceConfig, ...] = pydantic.Field(min_length=1)
+    tasks: tuple[Task, ...] = pydantic.Field(min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        names = [source.name for source in self.sources]
+        for number, task in enumerate(self.tasks):
+            for name in task.sources:
+                if name not in names:
+                    raise ValueError(f"tasks.{number}.sources names {name!r}; the [[sources]] are {', '.join(names)}")
+            if self.teacher is None and needs_teacher(task):
+                raise ValueError(f"tasks.{number} learns from a teacher; give [teacher], or set its weights to 0")
+        return self
+
+
+def needs_teacher(task: Task) -> bool:
+    """Tell whether a task asks the teacher for embeddings."""
+    if isinstance(task, RankingTask):
+        return False
+    if isinstance(task, DocumentsTask) and task.info_nce_weight:
+        return True  # it says which chunk of a document answers
+    return bool(task.cosine_weight or task.relational_weight)
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """Read a configuration: a TOML file, or the name of one that ships.
+
+    ``changes`` are ``key=value`` with dots in the key and TOML's form of the value, as in ``run.steps=100``.
+    :class:`InvalidInput` names the file and the key at fault.
+    """
+    shipped = CONFIGS_FOLDER / f"{path}.toml"
+    if not path.exists() and shipped.exists():
+        path = shipped
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidInput("config", f"{path} cannot be read ({reason}); give a training configuration.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput("config", f"{path} is not TOML: {error}.") from error
+    for change in changes:
+        _change(values, change)
+    return check_config(str(path), values)
+
+
+def check_config(place: str, values: Mapping[str, Any]) -> TrainConfig:
+    """Make a configuration of the values that stand at ``place``; :class:`InvalidInput` names it and the key."""
+    try:
+        return TrainConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(key, f"{place}: {key}: {message}{_given(first)}.") from error
+
+
+def _given(error: Mapping[str, Any]) -> str:
+    value = error.get("input")
+    return f", not {value!r}" if isinstance(value, str | int | float) else ""
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals or not key:
+        raise InvalidInput("set", f"--set {change} is not KEY=VALUE.")
+    try:
+        found = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        found = value  # a bare word: a path, a name
+    *tables, last = key.split(".")
+    at: Any = values
+    for name in tables:
+        at = at[int(name)] if isinstance(at, list) and _counts(at, name) else at.setdefault(name, {})
+        if not isinstance(at, dict | list):
+            raise InvalidInput("set", f"--set {change}: {name} is not a table.")
+    if isinstance(at, list):
+        if not _counts(at, last):
+            raise InvalidInput("set", f"--set {change}: {last} is not a place in a list of {len(at)}.")
+        at[int(last)] = found
+    else:
+        at[last] = found
+
+
+def _counts(items: Sequence[object], name: str) -> bool:
+    return name.isdecimal() and int(name) < len(items)
