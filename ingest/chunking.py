@@ -1,12 +1,10 @@
 """Documents into chunks: about 256 tokens each, cut where the text itself pauses. Knows no encoder, no index.
 
-A document is tokenized once. Every place between two tokens gets a level (heading, paragraph, sentence, line, word,
-none), and chunks are cut at the best level within reach, so that none is over the limit and none is left tiny.
+A document is tokenized once, and cut by the rules of ``encoder.chunk_cuts``, which training follows, too.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,16 +12,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.chunk_cuts import CHARS_PER_TOKEN_MAX, TOKENS_MAX_DEFAULT, chunk_starts
 from encoder.errors import InvalidInput
+from encoder.passage_text import TITLE_TOKENS_MAX, join_passage, passage_title
 from encoder.tokenizer import Tokenizer
-from ingest.boundaries import LEVEL_NONE, LEVEL_SENTENCE, LEVEL_UNDIVIDED, boundary_levels
 from ingest.documents import Document
 
 CHUNKER_VERSION = 1
-TOKENS_MAX_DEFAULT = 256
 TOKENS_MAX_LEAST = 16
-TITLE_TOKENS_MAX = 64
-CHARS_PER_TOKEN_MAX = 16  # a chunk has at most this many code points per token of its limit
 WINDOW_CHARS = 1 << 18  # a document is tokenized in windows of this size: memory stays bounded
 UNREAD_CHARS_MAX = 64  # longest run that the tokenizer drops (control characters) and a chunk still carries at its edge
 
@@ -69,11 +65,7 @@ class Chunker:
 
     def passage_title(self, title: str) -> str:
         """Bring a title to one line and cut it after its first 64 tokens."""
-        line = " ".join(title.split())
-        offsets = self._tokenizer.encode_with_offsets(line).offsets
-        if len(offsets) <= TITLE_TOKENS_MAX:
-            return line
-        return line[: int(offsets[TITLE_TOKENS_MAX - 1, 1])]
+        return passage_title(self._tokenizer, title)
 
     def chunk(self, document: Document) -> list[Chunk]:
         """Cut a document's text into chunks, in order, without overlap.
@@ -87,8 +79,7 @@ class Chunker:
             raise InvalidInput(
                 "text", "text holds nothing that the tokenizer can read; there is nothing to find in it."
             )
-        levels = boundary_levels(text, starts, ends)
-        cuts = [*self._cuts(text, starts, ends, levels), len(starts)]
+        cuts = [*chunk_starts(text, starts, ends, self.tokens_max), len(starts)]
         chunks: list[Chunk] = []
         for first, last in pairwise(cuts):
             lower = int(starts[first]) if first or starts[0] > UNREAD_CHARS_MAX else 0
@@ -107,52 +98,6 @@ class Chunker:
         offsets = np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
         starts, ends = np.ascontiguousarray(offsets.T)
         return _cut_long_tokens(starts, ends, self.chars_max)
-
-    def _cuts(
-        self, text: str, starts: NDArray[np.int64], ends: NDArray[np.int64], levels: NDArray[np.int8]
-    ) -> Iterator[int]:
-        """Give the token that each chunk begins with."""
-        total = len(starts)
-        first = 0
-        while True:
-            yield first
-            by_chars = int(np.searchsorted(ends, starts[first] + self.chars_max, side="right"))
-            limit = min(first + self.tokens_max, by_chars, total)
-            if limit == total:
-                return
-            # Share what is left evenly: 260 tokens become two halves, not 256 and 4.
-            rest = total - first
-            share = rest / math.ceil(rest / self.tokens_max)
-            least = self.tokens_max // 4
-            upper = max(min(limit, total - least), first + 1)
-            lower = max(first + math.ceil(min(share, upper - first) / 2), first + 1)
-            if levels[lower : upper + 1].max() < LEVEL_SENTENCE:
-                lower = min(lower, first + least)
-            first = _best_cut(text, starts, levels, lower, upper, first + share)
-
-
-def join_passage(passage_title: str, chunk_text: str) -> str:
-    """Join a cut title (it may be empty) and a chunk's text."""
-    return f"{passage_title}\n{chunk_text}" if passage_title else chunk_text
-
-
-def _best_cut(
-    text: str, starts: NDArray[np.int64], levels: NDArray[np.int8], lower: int, upper: int, target: float
-) -> int:
-    """Choose the token in ``[lower, upper]`` to begin the next chunk: the highest level, then nearest to the target."""
-    window = levels[lower : upper + 1]
-    best = int(window.max())
-    places = np.flatnonzero(window == best) + lower
-    if best == LEVEL_UNDIVIDED:
-        return upper
-    if best == LEVEL_NONE:
-        outside = [place for place in places if not _inside_word(text, int(starts[place]))]
-        places = np.array(outside) if outside else places
-    return int(places[np.argmin(np.abs(places - target))])
-
-
-def _inside_word(text: str, position: int) -> bool:
-    return text[position - 1].isalnum() and text[position].isalnum()
 
 
 def _windows(text: str) -> Iterator[tuple[int, int]]:

@@ -25,7 +25,8 @@ from encoder.errors import (
 )
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
-from ingest.chunking import Chunk, Chunker, join_passage
+from encoder.passage_text import join_passage
+from ingest.chunking import Chunk, Chunker
 from ingest.document_locks import DocumentLocks
 from ingest.documents import Document, check_document
 from ingest.index.interface import BATCH_CHUNKS_MAX, DocumentRecord, IndexedChunk, StoredChunk, VectorIndex

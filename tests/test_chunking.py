@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from encoder.errors import InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.passage_text import TITLE_TOKENS_MAX
 from encoder.tokenizer import Tokenizer
-from ingest.chunking import TITLE_TOKENS_MAX, UNREAD_CHARS_MAX, Chunk, Chunker
+from ingest.chunking import UNREAD_CHARS_MAX, Chunk, Chunker
 from ingest.documents import Document
 
 

@@ -6,13 +6,11 @@ A folder holds ``corpus.jsonl``, ``queries.jsonl`` (either may be ``.jsonl.xz``)
 
 from __future__ import annotations
 
-import json
-import lzma
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from encoder.errors import InvalidInput
+from encoder.jsonl import read_lines, read_rows, string_of
 
 # Relevance judgements: query id -> document id -> grade (0: judged and not relevant).
 Qrels = dict[str, dict[str, int]]
@@ -73,46 +71,11 @@ def _find(folder: Path, *names: str) -> Path:
     raise InvalidInput("dataset", f"dataset {folder} has no {' or '.join(names)}; give a folder in BEIR layout.")
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each line that is not blank, with its place for messages."""
-    number = 0
-    try:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path} line {number}", line
-    except UnicodeDecodeError as error:
-        raise InvalidInput("dataset", f"{path} is not UTF-8 after line {number}; convert it.") from error
-    except (EOFError, lzma.LZMAError) as error:
-        raise InvalidInput("dataset", f"{path} is not a whole xz file ({error}); fetch it again.") from error
-    except OSError as error:
-        raise InvalidInput("dataset", f"{path} cannot be read ({error.strerror}).") from error
-
-
-def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    for place, line in _read_lines(path):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InvalidInput("dataset", f"{place} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise InvalidInput("dataset", f"{place} is not a JSON object.")
-        yield place, row
-
-
-def _string(row: dict[str, object], field: str, place: str, default: str | None = None) -> str:
-    value = row.get(field, default)
-    if not isinstance(value, str):
-        found = "missing" if field not in row else json.dumps(value)[:60]
-        raise InvalidInput(field, f"{place}: {field} is {found}; it must be a string.")
-    return value
-
-
 def _read_corpus(path: Path) -> dict[str, EvaluationDocument]:
     corpus: dict[str, EvaluationDocument] = {}
-    for place, row in _read_rows(path):
-        document_id = _string(row, "_id", place)
-        title, text = _string(row, "title", place, ""), _string(row, "text", place)
+    for place, row in read_rows(path, "dataset"):
+        document_id = string_of(row, "_id", place)
+        title, text = string_of(row, "title", place, ""), string_of(row, "text", place)
         if document_id in corpus:
             raise InvalidInput("_id", f"{place}: _id {document_id!r} occurs twice in the corpus.")
         corpus[document_id] = EvaluationDocument(document_id, title, text if text.strip() else title.strip())
@@ -121,8 +84,8 @@ def _read_corpus(path: Path) -> dict[str, EvaluationDocument]:
 
 def _read_queries(path: Path) -> dict[str, str]:
     queries: dict[str, str] = {}
-    for place, row in _read_rows(path):
-        query_id, text = _string(row, "_id", place), _string(row, "text", place)
+    for place, row in read_rows(path, "dataset"):
+        query_id, text = string_of(row, "_id", place), string_of(row, "text", place)
         if query_id in queries:
             raise InvalidInput("_id", f"{place}: _id {query_id!r} occurs twice among the queries.")
         if not text.strip():
@@ -133,7 +96,7 @@ def _read_queries(path: Path) -> dict[str, str]:
 
 def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, EvaluationDocument]) -> Qrels:
     qrels: Qrels = {}
-    for place, line in _read_lines(path):
+    for place, line in read_lines(path, "dataset"):
         fields = line.rstrip("\r\n").split("\t")
         if fields == ["query-id", "corpus-id", "score"]:
             continue

@@ -1,0 +1,66 @@
+"""Where a tokenized document is cut into chunks: about 256 tokens each, where the text itself pauses. Knows no model.
+
+Ingestion cuts documents with it, and training reads them in the same chunks. Every place between two tokens has a level
+(heading, paragraph, sentence, line, word, none); a chunk ends at the best level within reach, so that none is over the
+limit and none is left tiny.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.boundaries import LEVEL_NONE, LEVEL_SENTENCE, LEVEL_UNDIVIDED, boundary_levels
+
+TOKENS_MAX_DEFAULT = 256
+CHARS_PER_TOKEN_MAX = 16  # a chunk has at most this many code points per token of its limit
+
+
+def chunk_starts(
+    text: str, starts: NDArray[np.int64], ends: NDArray[np.int64], tokens_max: int = TOKENS_MAX_DEFAULT
+) -> Iterator[int]:
+    """Give the token that each chunk begins with, the first one (0) included.
+
+    ``starts`` and ``ends`` are the tokens' offsets in ``text``, both ``(l,)`` with at least one token, in code points.
+    """
+    levels = boundary_levels(text, starts, ends)
+    chars_max = tokens_max * CHARS_PER_TOKEN_MAX
+    total = len(starts)
+    first = 0
+    while True:
+        yield first
+        by_chars = int(np.searchsorted(ends, starts[first] + chars_max, side="right"))
+        limit = min(first + tokens_max, by_chars, total)
+        if limit == total:
+            return
+        # Share what is left evenly: 260 tokens become two halves, not 256 and 4.
+        rest = total - first
+        share = rest / math.ceil(rest / tokens_max)
+        least = tokens_max // 4
+        upper = max(min(limit, total - least), first + 1)
+        lower = max(first + math.ceil(min(share, upper - first) / 2), first + 1)
+        if levels[lower : upper + 1].max() < LEVEL_SENTENCE:
+            lower = min(lower, first + least)
+        first = _best_cut(text, starts, levels, lower, upper, first + share)
+
+
+def _best_cut(
+    text: str, starts: NDArray[np.int64], levels: NDArray[np.int8], lower: int, upper: int, target: float
+) -> int:
+    """Choose the token in ``[lower, upper]`` to begin the next chunk: the highest level, then nearest to the target."""
+    window = levels[lower : upper + 1]
+    best = int(window.max())
+    places = np.flatnonzero(window == best) + lower
+    if best == LEVEL_UNDIVIDED:
+        return upper
+    if best == LEVEL_NONE:
+        outside = [place for place in places if not _inside_word(text, int(starts[place]))]
+        places = np.array(outside) if outside else places
+    return int(places[np.argmin(np.abs(places - target))])
+
+
+def _inside_word(text: str, position: int) -> bool:
+    return text[position - 1].isalnum() and text[position].isalnum()
