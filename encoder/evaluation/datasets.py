@@ -6,6 +6,7 @@ A folder holds ``corpus.jsonl``, ``queries.jsonl`` (either may be ``.jsonl.xz``)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +95,11 @@ def _read_queries(path: Path) -> dict[str, str]:
     return queries
 
 
-def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, EvaluationDocument]) -> Qrels:
-    qrels: Qrels = {}
+def qrels_rows(path: Path) -> Iterator[tuple[str, str, str, int]]:
+    """Yield place, query id, document id and grade of each judgement; a header is skipped.
+
+    :class:`InvalidInput` names the line that has other than three fields, or a grade that is no whole number.
+    """
     for place, line in read_lines(path, "dataset"):
         fields = line.rstrip("\r\n").split("\t")
         if fields == ["query-id", "corpus-id", "score"]:
@@ -106,11 +110,17 @@ def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, Evaluatio
         query_id, document_id, score = fields
         if not score.removeprefix("-").isdecimal():
             raise InvalidInput("score", f"{place}: score is {score!r}; it must be a whole number.")
+        yield place, query_id, document_id, int(score)
+
+
+def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, EvaluationDocument]) -> Qrels:
+    qrels: Qrels = {}
+    for place, query_id, document_id, grade in qrels_rows(path):
         if query_id not in queries:
             raise InvalidInput("query-id", f"{place}: query-id {query_id!r} is not among the queries.")
         if document_id not in corpus:
             raise InvalidInput("corpus-id", f"{place}: corpus-id {document_id!r} is not in the corpus.")
         grades = qrels.setdefault(query_id, {})
-        if grades.setdefault(document_id, int(score)) != int(score):
+        if grades.setdefault(document_id, grade) != grade:
             raise InvalidInput("score", f"{place}: {query_id!r} and {document_id!r} were judged before, differently.")
     return qrels
