@@ -13,10 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
 from typing import TypeVar
 
 from encoder.errors import (
-    CheckpointError,
     FingerprintMismatch,
     IndexUnavailable,
     InvalidInput,
@@ -26,6 +27,7 @@ from encoder.errors import (
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
 from encoder.passage_text import join_passage
+from ingest.chunk_encoding import ChunkedDocument, ChunkEncoder, ChunksAlone
 from ingest.chunking import Chunk, Chunker
 from ingest.document_locks import DocumentLocks
 from ingest.documents import Document, check_document
@@ -37,6 +39,7 @@ from ingest.sparse import sparse_passage
 
 # Passages of several documents are encoded together: about two seconds of work for a CPU.
 BATCH_TOKENS_MAX = 8192
+BATCH_CHUNK_TOKENS = 64  # of shorter chunks, a batch has as many as it would of such ones
 # While one batch is written to the index, others are being encoded.
 BATCHES_IN_FLIGHT = 3
 
@@ -74,15 +77,20 @@ class Ingestor:
         index: VectorIndex,
         chunker: Chunker,
         *,
+        chunk_encoder: ChunkEncoder | None = None,
+        batch_tokens_max: int = BATCH_TOKENS_MAX,
         on_progress: Callable[[Progress], None] | None = None,
         retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
     ) -> None:
+        """Chunks are encoded alone unless ``chunk_encoder`` says otherwise."""
         self._encoder = encoder
         self._index = index
         self._chunker = chunker
+        self._chunk_encoder = chunk_encoder or ChunksAlone()
+        self._batch_tokens_max = batch_tokens_max
         self._on_progress = on_progress
         self._retry_delays_s = retry_delays_s
-        self._batch_size_max = BATCH_CHUNKS_MAX
+        self._batch_size_max = 1  # until the encoder has said how many it takes
         self._locks = DocumentLocks()
         self.progress = Progress()
 
@@ -122,18 +130,16 @@ class Ingestor:
         return count
 
     def _check_encoder(self, info: EncoderInfo) -> None:
-        fingerprint = index_fingerprint(info.fingerprint, self._chunker.fingerprint)
+        chunks = self._chunk_encoder.fingerprint(self._chunker.fingerprint)
+        fingerprint = index_fingerprint(info.fingerprint, chunks)
         if (fingerprint, info.dimension) != (self._index.fingerprint, self._index.dimension):
             raise FingerprintMismatch(
                 f"The index was made with {self._index.fingerprint} (dimension {self._index.dimension}), but "
                 f"{fingerprint} (dimension {info.dimension}) would write to it; use that model, or a new index."
             )
-        if info.passage_tokens_max < self._chunker.passage_tokens_max:
-            raise CheckpointError(
-                f"Model {info.model} reads passages of up to {info.passage_tokens_max} tokens, but chunks with their "
-                f"titles have up to {self._chunker.passage_tokens_max}; use another model or smaller chunks."
-            )
-        self._batch_size_max = min(BATCH_CHUNKS_MAX, info.batch_size_max)
+        self._chunk_encoder.check(info, self._chunker)
+        chunks_max = max(BATCH_CHUNKS_MAX, self._batch_tokens_max // BATCH_CHUNK_TOKENS)
+        self._batch_size_max = min(chunks_max, info.batch_size_max)
 
     async def _ingest_group(self, group: Sequence[Item]) -> AsyncGenerator[Receipt, None]:
         slots = await self._prepare(group)
@@ -150,9 +156,11 @@ class Ingestor:
         slots = [_check(item) for item in group]
         documents = [slot.document_id for slot in slots if slot.receipt is None]
         records = await self._retry(lambda: self._index.get_records(documents))
-        for slot in slots:
-            if slot.receipt is None:
-                await self._prepare_document(slot, records.get(slot.document_id))
+        work = [self._prepare_document(slot, records.get(slot.document_id)) for slot in slots if slot.receipt is None]
+        # All of them are waited for, also where one fails: none may write once the documents are no longer held.
+        for failure in await asyncio.gather(*work, return_exceptions=True):
+            if failure:
+                raise failure
         return slots
 
     async def _prepare_document(self, slot: _Slot, record: DocumentRecord | None) -> None:
@@ -180,7 +188,8 @@ class Ingestor:
         """Encode and write the chunks of a group, a few batches at once; yield after each batch."""
         tasks: deque[asyncio.Task[None]] = deque()
         try:
-            for batch in _batches(slots, self._batch_size_max):
+            whole = self._chunk_encoder.reads_whole_documents
+            for batch in _batches(slots, self._batch_size_max, self._batch_tokens_max, whole_documents=whole):
                 if len(tasks) == BATCHES_IN_FLIGHT:
                     await tasks.popleft()
                     yield
@@ -200,15 +209,21 @@ class Ingestor:
         batch = [(slot, chunk) for slot, chunk in batch if slot.error is None]
         if not batch:
             return
+        titles = {slot.document_id: slot.title for slot, _ in batch}
+        documents = [
+            ChunkedDocument(titles[document_id], [chunk.text for _, chunk in chunks])
+            for document_id, chunks in groupby(batch, key=lambda item: item[0].document_id)
+        ]
         passages = [join_passage(slot.title, chunk.text) for slot, chunk in batch]
         try:
-            encoded = await self._retry(lambda: self._encoder.encode_passages(passages))
+            embeddings = await self._retry(lambda: self._chunk_encoder.encode(self._encoder, documents))
             sparse = await asyncio.to_thread(lambda: [sparse_passage(passage) for passage in passages])
-            vectors = zip(encoded.embeddings, sparse, strict=True)
+            vectors = zip(embeddings, sparse, strict=True)
             points = [
                 IndexedChunk(_stored(slot, chunk), *pair) for (slot, chunk), pair in zip(batch, vectors, strict=True)
             ]
-            await self._retry(lambda: self._index.upsert_chunks(points))
+            for start in range(0, len(points), BATCH_CHUNKS_MAX):
+                await self._retry(partial(self._index.upsert_chunks, points[start : start + BATCH_CHUNKS_MAX]))
         except InvalidInput as error:
             owners = {slot.document_id: slot for slot, _ in batch}
             if len(owners) == 1:
@@ -297,19 +312,24 @@ def _rejection(slot: _Slot, error: MambaSearchError) -> Receipt:
     return Receipt(slot.document_id, slot.source, Outcome.REJECTED, error=error)
 
 
-def _batches(slots: Iterable[_Slot], size_max: int) -> Iterator[_Batch]:
-    """Join the chunks of several documents, in order, up to a number of chunks and of tokens."""
+def _batches(slots: Iterable[_Slot], size_max: int, tokens_max: int, *, whole_documents: bool) -> Iterator[_Batch]:
+    """Join the chunks of several documents, in order, up to a number of chunks and of tokens.
+
+    A part that is over a limit on its own (a chunk, or a document where those stay whole) is a batch of its own.
+    """
     batch: _Batch = []
     tokens = 0
     for slot in slots:
         if slot.receipt is not None:
             continue
-        for chunk in slot.chunks:
-            if batch and (len(batch) == size_max or tokens + chunk.token_count > BATCH_TOKENS_MAX):
+        chunks = [(slot, chunk) for chunk in slot.chunks]
+        for part in [chunks] if whole_documents else [[chunk] for chunk in chunks]:
+            part_tokens = sum(chunk.token_count for _, chunk in part)
+            if batch and (len(batch) + len(part) > size_max or tokens + part_tokens > tokens_max):
                 yield batch
                 batch, tokens = [], 0
-            batch.append((slot, chunk))
-            tokens += chunk.token_count
+            batch += part
+            tokens += part_tokens
     if batch:
         yield batch
 

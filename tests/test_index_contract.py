@@ -26,6 +26,7 @@ from ingest.index.interface import (
     StoredChunk,
     VectorIndex,
 )
+from ingest.index.memory import MemoryIndex
 from ingest.index.opening import open_index
 from ingest.index.remote import RemoteIndex
 from ingest.index.server import ServerIndex
@@ -67,13 +68,15 @@ async def owner_target(tmp_path: Path) -> AsyncIterator[str]:
         yield target
 
 
-@pytest.fixture(params=["embedded", "remote", "local_mode", "grpc", pytest.param("server", marks=NO_SERVER)])
+@pytest.fixture(params=["embedded", "memory", "remote", "local_mode", "grpc", pytest.param("server", marks=NO_SERVER)])
 async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[VectorIndex]:
     async with AsyncExitStack() as stack:
         opened: VectorIndex
         match request.param:
             case "embedded":
                 opened = await EmbeddedIndex.open(tmp_path / "data", dimension=DIMENSION, fingerprint=FINGERPRINT)
+            case "memory":
+                opened = MemoryIndex(dimension=DIMENSION, fingerprint=FINGERPRINT)
             case "remote":
                 target = await stack.enter_async_context(running_owner(tmp_path))
                 opened = await RemoteIndex.connect(target, dimension=DIMENSION, fingerprint=FINGERPRINT)

@@ -18,7 +18,7 @@ from encoder.errors import (
     Overloaded,
     StorageFull,
 )
-from ingest import pipeline, read_ahead
+from ingest import read_ahead
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
 from ingest.pipeline import Ingestor
@@ -175,9 +175,9 @@ async def test_what_is_away_is_tried_again(ingestor: Ingestor, index: MoodyIndex
 
 @pytest.mark.parametrize("part", ["encoder", "index"])
 async def test_an_outage_is_raised_and_nothing_half_done_is_visible(
-    ingestor: Ingestor, index: MoodyIndex, encoder: MoodyEncoder, part: str, monkeypatch: pytest.MonkeyPatch
+    index: MoodyIndex, encoder: MoodyEncoder, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "BATCH_TOKENS_MAX", 64)
+    ingestor = Ingestor(encoder, index, make_chunker(), batch_tokens_max=64, retry_delays_s=(0, 0, 0))
     monkeypatch.setattr(read_ahead, "GROUP_ITEMS_MAX", 2)
     documents = [make_document(name, 40) for name in "abcd"]
     finished = (await ingest(ingestor, documents[:1]))[0].chunk_count
@@ -243,10 +243,8 @@ async def test_an_unchanged_document_whose_chunks_are_gone_is_written_again(
     assert await contents(index, "a") == {"a": (2, first.chunk_count, first.chunk_count)}
 
 
-async def test_batches_join_documents_and_are_bounded(
-    ingestor: Ingestor, encoder: MoodyEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "BATCH_TOKENS_MAX", 100)
+async def test_batches_join_documents_and_are_bounded(encoder: MoodyEncoder, index: MoodyIndex) -> None:
+    ingestor = Ingestor(encoder, index, make_chunker(), batch_tokens_max=100)
     encoder._info = dataclasses.replace(encoder._info, batch_size_max=5)
     await ingest(ingestor, [make_document(f"d{number}", 2) for number in range(20)])
     assert max(len(batch) for batch in encoder.batches) == 5
