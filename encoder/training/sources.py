@@ -5,6 +5,7 @@ The formats' readers are in ``source_formats.py``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 
 import pydantic
 
+from encoder.chunk_cuts import TOKENS_MAX_DEFAULT
 from encoder.errors import InvalidInput
 from encoder.jsonl import SUFFIXES
 
@@ -51,6 +53,7 @@ class SourceConfig(pydantic.BaseModel):
     texts: Literal["passages", "queries"] = "passages"  # what rows with only ``text`` are
     query_prompt: str = ""  # put before every query, besides the model's own prompt
     passage_prompt: str = ""
+    chunk_tokens: int = pydantic.Field(default=TOKENS_MAX_DEFAULT, ge=16)  # of documents; ingestion's unless given
     mined: bool = False  # also take the negatives and candidates that mining wrote for it
 
     @pydantic.model_validator(mode="after")
@@ -90,25 +93,21 @@ class Question:
 Item = Passage | Question
 
 
-def expand(sources: Sequence[SourceConfig]) -> list[SourceConfig]:
-    """Turn each folder of JSONL files into one source a file; a name given twice is an :class:`InvalidInput`."""
-    found = [part for source in sources for part in _parts(source)]
-    names = [source.name for source in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidInput("sources", f"sources holds the name {name!r} twice; give each source a name of its own.")
-    if not found:
-        raise InvalidInput("sources", "sources is empty; give at least one source of training data.")
-    return found
-
-
-def _parts(source: SourceConfig) -> list[SourceConfig]:
+def expand(source: SourceConfig) -> list[SourceConfig]:
+    """Turn a folder of JSONL files into one source a file, named after both; other sources stay as they are."""
     if source.format != "jsonl" or not source.path.is_dir():
         return [source]
     return [
         source.model_copy(update={"path": path, "name": f"{source.name}-{path.name.split('.jsonl')[0]}"})
         for path in data_files(source.path)
     ]
+
+
+def check_names(sources: Sequence[SourceConfig]) -> None:
+    """Refuse two sources of one name: :class:`InvalidInput`."""
+    for name, count in Counter(source.name for source in sources).items():
+        if count > 1:
+            raise InvalidInput("sources", f"sources holds the name {name!r} {count} times; give each one of its own.")
 
 
 def data_files(path: Path) -> list[Path]:

@@ -36,6 +36,7 @@ class RaggedArray:
     def __init__(self, values: NDArray[np.generic], starts: NDArray[np.int64]) -> None:
         self.values = values  # (all rows,)
         self.starts = starts  # (rows + 1,)
+        self._folder: Path | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -53,7 +54,13 @@ class RaggedArray:
             )
         # An empty file cannot be mapped.
         values = np.memmap(files[0], dtype=dtype, mode="r") if wanted else np.empty(0, dtype=dtype)
-        return cls(values, starts)
+        opened = cls(values, starts)
+        opened._folder = folder
+        return opened
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle what is mapped as its folder's name: another process maps it again."""
+        return (type(self).open, (self._folder,)) if self._folder else (type(self), (self.values, self.starts))
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[float] | NDArray[np.generic]], dtype: DTypeLike) -> Self:
