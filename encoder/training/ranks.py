@@ -32,14 +32,13 @@ class Ranks:
         counts = [len(part)] * self.count
         if not equal:
             mine = torch.tensor([len(part)], device=part.device)
-            all_counts = mine.new_empty(self.count)
-            dist.all_gather_into_tensor(all_counts, mine)
-            counts = all_counts.tolist()
-        widest = max(counts)
-        padded = F.pad(part.detach(), [0, 0] * (part.dim() - 1) + [0, widest - len(part)]).contiguous()
-        found = padded.new_empty(self.count * widest, *part.shape[1:])
-        dist.all_gather_into_tensor(found, padded)
-        parts = [found[rank * widest : rank * widest + counts[rank]] for rank in range(self.count)]
+            all_counts = [torch.empty_like(mine) for _ in counts]
+            dist.all_gather(all_counts, mine)
+            counts = torch.cat(all_counts).tolist()
+        padded = F.pad(part.detach(), [0, 0] * (part.dim() - 1) + [0, max(counts) - len(part)]).contiguous()
+        found = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(found, padded)
+        parts = [each[:count] for each, count in zip(found, counts, strict=True)]
         parts[self.rank] = part
         return torch.cat(parts)
 

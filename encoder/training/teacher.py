@@ -1,42 +1,192 @@
-"""A sentence-transformers BERT as the teacher: token ids in, embeddings out."""
+"""A sentence-transformers model as the teacher: what a text's embedding should be.
+
+Two ways to it. A BERT whose vocabulary is the student's reads the student's token ids, in fused attention and 16 bits
+on a GPU. Any other model reads the text, put together again from the ids, through sentence-transformers.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import BertModel
 
 from encoder.errors import CheckpointError
-from encoder.training.batches import Batch
+from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
+from encoder.training.config import TeacherTable
+from encoder.training.rows import Ids, TextRows, wrap
+
+TeacherInput = TextRows | list[str]  # token ids with the teacher's own special tokens, or texts
+
+_POSITIONS_DEFAULT = 512
 
 
-class Teacher:
-    """Mean-pooled, L2-normalized BERT (all-MiniLM-L6-v2 and its like) that shares the student's vocabulary."""
+@dataclass(frozen=True, slots=True)
+class TeacherRules:
+    """How texts are made ready for the teacher, without the teacher: batches are made in other processes."""
 
-    def __init__(self, folder: Path, device: torch.device, cls_id: int, sep_id: int) -> None:
-        if not (folder / "config.json").exists():
-            raise CheckpointError(f"{folder} has no config.json; give the folder of a sentence-transformers BERT.")
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        bert: nn.Module = BertModel.from_pretrained(folder, dtype=dtype, add_pooling_layer=False)
-        self.bert = bert.to(device).eval()
-        self._cls_id, self._sep_id = cls_id, sep_id
+    tokenizer_folder: Path  # the student's
+    shared_vocabulary: bool
+    tokens_max: int  # special tokens included
+    start_id: int = 0
+    end_id: int = 0
 
-    @property
-    def word_embeddings(self) -> Tensor:
-        """Its token embeddings, ``(vocabulary, d)``: a start for a student of the same width."""
-        return self.bert.get_parameter("embeddings.word_embeddings.weight").detach()
+    def ready(self, tokens: Ids, lengths: NDArray[np.int64]) -> TeacherInput:
+        """Make texts, ``(b, l)`` ids of the student's tokenizer without special tokens, what the teacher reads."""
+        if not self.shared_vocabulary:
+            tokenizer = Tokenizer.load(self.tokenizer_folder)
+            return [tokenizer.decode(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
+        room = self.tokens_max - 2
+        return wrap(tokens[:, :room], np.minimum(lengths, room), (self.start_id,), self.end_id)
+
+
+class Teacher(Protocol):
+    """Embeds texts."""
+
+    dimension: int
+    word_embeddings: Tensor | None  # (vocabulary, d) of a shared vocabulary: a start for a student of the same width
+
+    def embed(self, texts: TeacherInput) -> Tensor:
+        """Give the embeddings ``(b, d)`` float32 on the teacher's device, each of length 1."""
+
+
+def teacher_rules(table: TeacherTable, tokenizer_folder: Path) -> TeacherRules:
+    """Look at a teacher's folder; :class:`CheckpointError` where it is not a sentence-transformers model or a BERT."""
+    config = _read(table.folder / "config.json")
+    if not config and not (table.folder / "modules.json").exists():
+        raise CheckpointError(
+            f"{table.folder} has neither modules.json nor config.json; give the folder of a sentence-transformers model."
+        )
+    positions = config.get("max_position_embeddings") or _POSITIONS_DEFAULT
+    own_limit = _read(table.folder / "sentence_bert_config.json").get("max_seq_length") or positions
+    tokens_max = min(table.tokens_max or own_limit, positions)
+    vocabulary = _vocabulary(table.folder)
+    shared = _is_plain_bert(table.folder, config) and vocabulary == _vocabulary(tokenizer_folder)
+    if not shared:
+        return TeacherRules(tokenizer_folder, shared_vocabulary=False, tokens_max=tokens_max)
+    return TeacherRules(tokenizer_folder, True, tokens_max, vocabulary["[CLS]"], vocabulary["[SEP]"])  # noqa: FBT003
+
+
+def load_teacher(table: TeacherTable, rules: TeacherRules, device: torch.device) -> Teacher:
+    """Load the teacher, by the fast way where there is one."""
+    if rules.shared_vocabulary:
+        return BertTeacher(table, device)
+    return TextTeacher(table, rules.tokens_max, device)
+
+
+class BertTeacher:
+    """A BERT with mean or first-token pooling that reads token ids."""
+
+    def __init__(self, table: TeacherTable, device: torch.device) -> None:
+        from transformers import BertModel
+
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        bert: nn.Module = BertModel.from_pretrained(
+            table.folder, dtype=dtype, add_pooling_layer=False, attn_implementation="sdpa"
+        )
+        self.bert = bert.to(device).eval().requires_grad_(requires_grad=False)
+        self.word_embeddings: Tensor | None = self.bert.get_parameter("embeddings.word_embeddings.weight")
+        self.dimension = self.word_embeddings.shape[1]
+        self._first_token = _pooling(table.folder) == "cls"
+        self._batch_tokens = table.batch_tokens
+        if table.compile:
+            self.bert.compile(dynamic=False)
 
     @torch.no_grad()
-    def embed(self, batch: Batch) -> Tensor:
-        """Embed texts as it was trained to: ``[CLS] text [SEP]``, mean over all of them. ``(b, d)`` float32."""
-        tokens = F.pad(batch.tokens, (1, 1))
-        tokens[:, 0] = self._cls_id
-        tokens.scatter_(1, batch.lengths[:, None] + 1, self._sep_id)
-        mask = torch.arange(tokens.shape[1], device=tokens.device) < batch.lengths[:, None] + 2
-        hidden = self.bert(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
-        # mask before the mean: padding would drag the vector to zero
-        pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return F.normalize(pooled, dim=-1)
+    def embed(self, texts: TeacherInput) -> Tensor:
+        """See :class:`Teacher`."""
+        assert isinstance(texts, TextRows)
+        rows = max(1, self._batch_tokens // texts.tokens.shape[1])
+        parts = [
+            self._embed(tokens.long(), ends)
+            for tokens, ends in zip(texts.tokens.split(rows), texts.ends.split(rows), strict=True)
+        ]
+        return F.normalize(torch.cat(parts), dim=-1)
+
+    def _embed(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        read = torch.arange(tokens.shape[1], device=tokens.device) <= ends[:, None]  # (b, l)
+        # With four dimensions it is taken as it is; of a mask with two, transformers asks the device for its values.
+        hidden = self.bert(input_ids=tokens, attention_mask=read[:, None, None]).last_hidden_state  # (b, l, d)
+        if self._first_token:
+            return hidden[:, 0].float()
+        # Padding would drag the mean to zero. The sum is a product of matrices, which adds up in float32.
+        mean = torch.bmm((read / (ends[:, None] + 1)).to(hidden.dtype)[:, None], hidden)[:, 0]
+        return mean.float()
+
+
+class TextTeacher:
+    """Any model of sentence-transformers, from the text."""
+
+    word_embeddings: Tensor | None = None
+
+    def __init__(self, table: TeacherTable, tokens_max: int, device: torch.device) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ModuleNotFoundError as error:
+            raise CheckpointError(
+                f"{table.folder} does not share the student's vocabulary and is read by sentence-transformers; "
+                f"install it ({error.name} is missing)."
+            ) from error
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+        self._model = SentenceTransformer(str(table.folder), device=str(device), model_kwargs={"torch_dtype": dtype})
+        self._model.max_seq_length = tokens_max
+        dimension = self._model.get_embedding_dimension()
+        assert dimension is not None  # it is None for sparse models only
+        self.dimension: int = dimension
+
+    def embed(self, texts: TeacherInput) -> Tensor:
+        """See :class:`Teacher`."""
+        assert isinstance(texts, list)
+        found = self._model.encode(
+            texts, batch_size=len(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+        )
+        return found.float().clone()  # what was made in inference mode cannot take part in a backward pass
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _vocabulary(folder: Path) -> Mapping[str, int]:
+    """Tokens and their ids, from ``tokenizer.json`` or a BERT's ``vocab.txt``; empty where there is neither."""
+    vocabulary = _read(folder / TOKENIZER_FILE).get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, dict) and vocabulary:
+        return vocabulary
+    path = folder / "vocab.txt"
+    if not path.exists():
+        return {}
+    return {token: number for number, token in enumerate(path.read_text(encoding="utf-8").splitlines())}
+
+
+def _is_plain_bert(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Tell whether a folder is a BERT with pooling and normalization, and nothing between them."""
+    path = folder / "modules.json"
+    modules: Sequence[Mapping[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else ()
+    kinds = {module.get("type", "").rpartition(".")[2] for module in modules}
+    plain = kinds <= {"Transformer", "Pooling", "Normalize"} and _pooling(folder) in ("mean", "cls")
+    return config.get("model_type") == "bert" and plain
+
+
+def _pooling(folder: Path) -> Literal["mean", "cls", "other"]:
+    """Say how a folder pools; a BERT without a word about it has its mean taken, as sentence-transformers does."""
+    found = next((_read(path) for path in sorted(folder.glob("*_Pooling/config.json"))), {})
+    chosen = [key for key, value in found.items() if key.startswith("pooling_mode") and value is True]
+    named = found.get("pooling_mode")
+    if isinstance(named, str):
+        chosen = [f"pooling_mode_{named}"]
+    if not chosen or chosen in (["pooling_mode_mean_tokens"], ["pooling_mode_mean"]):
+        return "mean"
+    return "cls" if chosen in (["pooling_mode_cls_token"], ["pooling_mode_cls"]) else "other"

@@ -1,0 +1,65 @@
+"""How weights change: AdamW, one learning-rate schedule, gradients of all parameters in one stretch of memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from encoder.model import EncoderModel
+from encoder.training.config import OptimizerTable
+from encoder.training.ranks import Ranks
+
+_ALIGNMENT = 64  # numbers; fused kernels read whole lines of memory
+_SHAPES_MAX = 64
+
+
+class FlatGradients:
+    """Gradients of many parameters end to end: cleared, summed over processes, and clipped in one operation each."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        owners = list(parameters)
+        sizes = [owner.numel() + -owner.numel() % _ALIGNMENT for owner in owners]
+        self._flat = torch.zeros(sum(sizes), device=owners[0].device)
+        for owner, part in zip(owners, self._flat.split(sizes), strict=True):
+            # Autograd adds into what it finds here, as long as nobody takes it away (zero_grad would).
+            owner.grad = part[: owner.numel()].view_as(owner)
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        self._flat.zero_()
+
+    def finish(self, ranks: Ranks, norm_max: float) -> Tensor:
+        """Sum over processes, and shorten to ``norm_max`` where longer; returns the length before, ``()``."""
+        ranks.sum(self._flat)
+        norm = torch.linalg.vector_norm(self._flat)
+        self._flat.mul_((norm_max / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+
+def make_optimizer(models: Iterable[EncoderModel], table: OptimizerTable) -> torch.optim.AdamW:
+    """AdamW; decay on matrices only, never on decays, biases, norms and embeddings (mamba_ssm marks them so, too)."""
+    matrices, others = [], []
+    for model in models:
+        for name, parameter in model.named_parameters():
+            decays = parameter.dim() == 2 and "embedding" not in name and "A_log" not in name
+            (matrices if decays else others).append(parameter)
+    groups = [{"params": matrices, "weight_decay": table.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    fused = others[0].is_cuda
+    return torch.optim.AdamW(groups, lr=table.learning_rate, betas=(0.9, table.beta2), eps=1e-8, fused=fused)
+
+
+def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:
+    """Linear warm-up, then half a cosine from 1 to 0 over ``progress`` 0 to 1."""
+    warmup = min(1.0, (step + 1) / max(1, warmup_steps))
+    return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def compile_blocks(models: Iterable[EncoderModel]) -> None:
+    """Compile one block, once per batch shape; the others, of the same class, reuse its code."""
+    torch._dynamo.config.recompile_limit = _SHAPES_MAX
+    for model in models:
+        for block in model.backbone.layers:
+            block.compile(dynamic=False)

@@ -1,0 +1,196 @@
+"""From a batch to what the encoders read and what is made of their embeddings: pairs, distillation, rankings.
+
+Documents in one pass are in ``encoder/training/documents.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from encoder.errors import InvalidInput
+from encoder.model_config import ModelConfig
+from encoder.training.config import DistillTask, DocumentsTask, PairsTask, RankingTask, Task
+from encoder.training.gradient_cache import LossOf, Reading, read_rows
+from encoder.training.objectives import (
+    Losses,
+    cosine_loss,
+    info_nce,
+    no_negatives,
+    over_widths,
+    ranking_loss,
+    relational_loss,
+)
+from encoder.training.ranks import Ranks
+from encoder.training.rows import TextRows
+from encoder.training.teacher import Teacher, TeacherInput
+
+
+class PairRows(NamedTuple):
+    """Queries and passages; those of query i are ``passages[i * k : (i + 1) * k]``, its positive first."""
+
+    queries: TextRows
+    passages: TextRows
+    query_numbers: Tensor  # (b,) equal for equal texts
+    passage_numbers: Tensor  # (b k,)
+    query_teacher: TeacherInput | None
+    passage_teacher: TeacherInput | None
+
+
+class DistillRows(NamedTuple):
+    """Texts of one kind."""
+
+    role_is_query: bool
+    texts: TextRows
+    teacher: TeacherInput
+
+
+class RankingRows(NamedTuple):
+    """Queries, each with as many candidates, and how a ranking weighs them."""
+
+    queries: TextRows
+    passages: TextRows  # (b c, l)
+    target: Tensor  # (b, c) rows sum to 1; 0 where there is no candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step learns from."""
+
+    readings: tuple[Reading, ...]
+    losses_of: LossOf
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all tasks share."""
+
+    teacher: Teacher | None
+    ranks: Ranks
+    slice_tokens: int | None
+
+    def embed(self, texts: TeacherInput | None) -> Tensor:
+        """Ask the teacher, in every process for its own texts, and join the answers: ``(all n, d)``."""
+        assert self.teacher is not None  # the configuration has been checked
+        assert texts is not None
+        return self.ranks.gather(self.teacher.embed(texts))
+
+
+def pairs_step(batch: PairRows, task: PairsTask, around: Surroundings) -> Step:
+    """InfoNCE, and beside it what the teacher thinks of the same pairs."""
+    gather = around.ranks.gather
+    query_numbers, passage_numbers = gather(batch.query_numbers), gather(batch.passage_numbers)
+    positives = torch.arange(len(query_numbers), device=query_numbers.device) * (1 + task.negatives)
+    target: tuple[Tensor, Tensor] | None = None
+    if batch.query_teacher is not None:
+        target = around.embed(batch.query_teacher), around.embed(batch.passage_teacher)
+    teacher_scores = None if target is None else target[0] @ target[1].T
+    excluded = no_negatives(query_numbers, passage_numbers, positives, teacher_scores, task.false_negative_margin)
+
+    def contrast(queries: Tensor, passages: Tensor) -> Tensor:
+        scores = queries @ passages.T
+        loss = info_nce(scores, positives, task.temperature, excluded)
+        if task.symmetric:
+            backwards = info_nce(
+                scores[:, positives].T,
+                torch.arange(len(scores), device=scores.device),
+                task.temperature,
+                excluded[:, positives].T,
+            )
+            loss = (loss + backwards) / 2
+        return loss
+
+    def relate(queries: Tensor, passages: Tensor) -> Tensor:
+        assert teacher_scores is not None
+        return relational_loss(queries @ passages.T, teacher_scores, task.temperature)
+
+    def losses_of(embeddings: Sequence[Tensor]) -> Losses:
+        both = [gather(part) for part in embeddings]
+        losses: Losses = {}
+        if task.info_nce_weight:
+            losses["info_nce"] = task.info_nce_weight * over_widths(task.matryoshka, both, contrast)
+        if task.relational_weight:
+            losses["relational"] = task.relational_weight * over_widths(task.matryoshka, both, relate)
+        if task.cosine_weight:
+            assert target is not None
+            close = sum(cosine_loss(*pair) for pair in zip(both, target, strict=True))
+            losses["cosine"] = task.cosine_weight * close
+        return losses
+
+    readings = (
+        read_rows("query", batch.queries.tokens, batch.queries.ends, around.slice_tokens),
+        read_rows("passage", batch.passages.tokens, batch.passages.ends, around.slice_tokens),
+    )
+    return Step(readings, losses_of)
+
+
+def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) -> Step:
+    """Each text where the teacher places it, and as near to the batch's others."""
+    target = around.embed(batch.teacher)
+    itself = torch.eye(len(target), dtype=torch.bool, device=target.device)  # a text is always nearest to itself
+    its = target @ target.T if task.relational_weight else None
+
+    def relate(texts: Tensor) -> Tensor:
+        assert its is not None
+        return relational_loss(texts @ texts.T, its, task.temperature, itself)
+
+    def losses_of(embeddings: Sequence[Tensor]) -> Losses:
+        texts = around.ranks.gather(embeddings[0])
+        losses: Losses = {}
+        if task.cosine_weight:
+            losses["cosine"] = task.cosine_weight * cosine_loss(texts, target)
+        if task.relational_weight:
+            losses["relational"] = task.relational_weight * over_widths(task.matryoshka, [texts], relate)
+        return losses
+
+    role = "query" if batch.role_is_query else "passage"
+    return Step((read_rows(role, batch.texts.tokens, batch.texts.ends, around.slice_tokens),), losses_of)
+
+
+def ranking_step(batch: RankingRows, task: RankingTask, around: Surroundings) -> Step:
+    """Order each query's candidates as the ranking does."""
+    target = around.ranks.gather(batch.target)
+
+    def rank(queries: Tensor, passages: Tensor) -> Tensor:
+        candidates = passages.unflatten(0, (len(queries), -1))  # (q, c, d)
+        return ranking_loss(torch.einsum("qd,qcd->qc", queries, candidates), target, task.temperature)
+
+    def losses_of(embeddings: Sequence[Tensor]) -> Losses:
+        both = [around.ranks.gather(part) for part in embeddings]
+        return {"ranking": over_widths(task.matryoshka, both, rank)}
+
+    readings = (
+        read_rows("query", batch.queries.tokens, batch.queries.ends, around.slice_tokens),
+        read_rows("passage", batch.passages.tokens, batch.passages.ends, around.slice_tokens),
+    )
+    return Step(readings, losses_of)
+
+
+def check_task(task: Task, place: str, teacher: Teacher | None, model: ModelConfig) -> None:
+    """Refuse what a task cannot learn from this teacher, or with this model; ``place`` names it in the message."""
+    cosines = 0.0 if isinstance(task, RankingTask) else task.cosine_weight
+    if cosines and teacher is not None and teacher.dimension != model.embedding_dim:
+        raise InvalidInput(
+            "cosine_weight",
+            f"{place}.cosine_weight compares embeddings of {model.embedding_dim} numbers with the teacher's of "
+            f"{teacher.dimension}; set it to 0, or the model's projection_dim to {teacher.dimension}.",
+        )
+    for width in task.matryoshka:
+        if width >= model.embedding_dim:
+            raise InvalidInput(
+                "matryoshka",
+                f"{place}.matryoshka holds {width}; embeddings have {model.embedding_dim} numbers: give smaller widths.",
+            )
+    if isinstance(task, DocumentsTask):
+        if model.bidirectional:
+            raise InvalidInput("kind", f"{place} is documents, which {model.name}, being bidirectional, cannot read.")
+        if model.pooling == "mean" and max(task.widths) > task.piece_tokens:
+            raise InvalidInput(
+                "piece_tokens",
+                f"{place}.piece_tokens is {task.piece_tokens}; with mean pooling a piece must hold a whole document: "
+                f"{max(task.widths)}.",
+            )
