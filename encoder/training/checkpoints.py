@@ -131,7 +131,7 @@ def save_encoders(out: Path, config: TrainConfig, encoders: Encoders) -> None:
 
 
 def what_is_learnt(config: TrainConfig) -> dict[str, Any]:
-    """The tables that a checkpoint and the run that goes on from it must share; lengths, logs and devices may differ."""
+    """Give what a checkpoint and the run that goes on from it must share; lengths, logs and devices may differ."""
     values = config.model_dump(mode="json")
     learning = {key: values[key] for key in ("optimizer", "sources", "tasks")}
     return learning | {"seed": config.run.seed}

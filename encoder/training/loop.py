@@ -273,10 +273,10 @@ def _check_health(run: _Run) -> None:
     """Stop a run whose losses are no longer numbers, before a checkpoint is made of it."""
     if not run.healthy.item():
         state = run.config.out / STATE_FILE
-        kept = f"{state} holds the last good one" if state.exists() else "none had been saved yet"
+        kept = f"{state} holds the last good state" if state.exists() else "no state had been saved yet"
         raise DivergedError(
-            f"The loss or its gradient stopped being finite by step {run.progress.step}: checkpoints end before it, and "
-            f"{kept}; lower optimizer.learning_rate, or look at the data of the last steps."
+            f"The loss or its gradient is no longer finite at step {run.progress.step}; {kept}. Lower "
+            "optimizer.learning_rate, or look at the data of the last steps."
         )
 
 

@@ -39,9 +39,9 @@ def relational_loss(student: Tensor, teacher: Tensor, temperature: float, exclud
 def info_nce(scores: Tensor, positives: Tensor, temperature: float, excluded: Tensor | None = None) -> Tensor:
     """InfoNCE (Mamba Retriever, arXiv 2408.08066, equation 4): the positive against all other passages of the batch.
 
-    ``scores (q, m)`` are cosines, ``positives (q,)`` the column that answers each row. ``excluded (q, m)`` marks what is
-    no negative: the same query's other passages, the same passage again, suspected false negatives. A positive is never
-    excluded.
+    ``scores (q, m)`` are cosines, ``positives (q,)`` the column that answers each row. ``excluded (q, m)`` marks what
+    is no negative: the same query's other passages, the same passage again, suspected false negatives. A positive is
+    never excluded.
     """
     if excluded is not None:
         mine = F.one_hot(positives, scores.shape[1]).bool()

@@ -22,7 +22,8 @@ def launch(config: TrainConfig, workers: int) -> None:
     """
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
-    on_gpus = config.device.startswith("cuda") or (config.device == "auto" and bool(ray.cluster_resources().get("GPU")))
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    on_gpus = config.device.startswith("cuda") or (config.device == "auto" and resources.get("GPU", 0) > 0)
     trainer = TorchTrainer(
         _train_in_worker,
         train_loop_config={"config": config.model_dump(mode="json", exclude_none=True)},

@@ -183,7 +183,7 @@ def check_task(task: Task, place: str, teacher: Teacher | None, model: ModelConf
         if width >= model.embedding_dim:
             raise InvalidInput(
                 "matryoshka",
-                f"{place}.matryoshka holds {width}; embeddings have {model.embedding_dim} numbers: give smaller widths.",
+                f"{place}.matryoshka holds {width}, and embeddings have {model.embedding_dim} numbers; give smaller ones.",
             )
     if isinstance(task, DocumentsTask):
         if model.bidirectional:

@@ -62,7 +62,8 @@ def teacher_rules(table: TeacherTable, tokenizer_folder: Path) -> TeacherRules:
     config = _read(table.folder / "config.json")
     if not config and not (table.folder / "modules.json").exists():
         raise CheckpointError(
-            f"{table.folder} has neither modules.json nor config.json; give the folder of a sentence-transformers model."
+            f"{table.folder} has neither modules.json nor config.json; give the folder of a sentence-transformers "
+            "model."
         )
     positions = config.get("max_position_embeddings") or _POSITIONS_DEFAULT
     own_limit = _read(table.folder / "sentence_bert_config.json").get("max_seq_length") or positions
@@ -71,7 +72,8 @@ def teacher_rules(table: TeacherTable, tokenizer_folder: Path) -> TeacherRules:
     shared = _is_plain_bert(table.folder, config) and vocabulary == _vocabulary(tokenizer_folder)
     if not shared:
         return TeacherRules(tokenizer_folder, shared_vocabulary=False, tokens_max=tokens_max)
-    return TeacherRules(tokenizer_folder, True, tokens_max, vocabulary["[CLS]"], vocabulary["[SEP]"])  # noqa: FBT003
+    start_id, end_id = vocabulary["[CLS]"], vocabulary["[SEP]"]
+    return TeacherRules(tokenizer_folder, shared, tokens_max, start_id, end_id)
 
 
 def load_teacher(table: TeacherTable, rules: TeacherRules, device: torch.device) -> Teacher:
@@ -86,11 +88,15 @@ class BertTeacher:
 
     def __init__(self, table: TeacherTable, device: torch.device) -> None:
         from transformers import BertModel
+        from transformers.utils import logging
 
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # that the pooling layer is left out is meant
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         bert: nn.Module = BertModel.from_pretrained(
             table.folder, dtype=dtype, add_pooling_layer=False, attn_implementation="sdpa"
         )
+        logging.set_verbosity(verbosity)
         self.bert = bert.to(device).eval().requires_grad_(requires_grad=False)
         self.word_embeddings: Tensor | None = self.bert.get_parameter("embeddings.word_embeddings.weight")
         self.dimension = self.word_embeddings.shape[1]

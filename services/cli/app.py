@@ -17,6 +17,7 @@ from services.cli.encode import encode
 from services.cli.evaluate import evaluate
 from services.cli.ingest import ingest
 from services.cli.search import search
+from services.cli.train import train
 from services.cli.up import up
 from services.settings import check_target
 
@@ -72,7 +73,7 @@ def _make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    for command in (up, ingest, search, encode, evaluate, convert):
+    for command in (up, ingest, search, encode, evaluate, convert, train):
         app.command(cls=_Command)(command)
     return app
 

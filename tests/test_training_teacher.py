@@ -1,0 +1,85 @@
+"""The teacher: fast from token ids where it shares the vocabulary, from the text otherwise; both as it was trained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from encoder.errors import CheckpointError
+from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
+from encoder.training.config import TeacherTable
+from encoder.training.rows import TextRows, wrap
+from encoder.training.teacher import BertTeacher, TextTeacher, load_teacher, teacher_rules
+from tests.tiny_teacher import save_tiny_teacher
+
+CPU = torch.device("cpu")
+TEXTS = ["ships at sea", "a long story of engines, of cars and of what became of them in winter", "snow"]
+
+
+def token_rows(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    ids = Tokenizer.load(DEFAULT_MODEL_FOLDER).encode_batch(texts)
+    lengths = np.array([len(row) for row in ids])
+    tokens = np.zeros((len(ids), lengths.max()), np.int64)
+    for row, found in zip(tokens, ids, strict=True):
+        row[: len(found)] = found
+    return tokens, lengths
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_token_ids_give_what_sentence_transformers_makes_of_the_text(tmp_path: Path, pooling: str) -> None:
+    table = TeacherTable(folder=save_tiny_teacher(tmp_path, pooling=pooling), batch_tokens=512)
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    teacher = load_teacher(table, rules, CPU)
+    assert isinstance(teacher, BertTeacher)
+    found = teacher.embed(rules.ready(*token_rows(TEXTS)))
+    expected = SentenceTransformer(str(tmp_path)).encode(TEXTS, normalize_embeddings=True)
+    assert teacher.dimension == 32
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
+    save_tiny_teacher(tmp_path)
+    tokenizer = json.loads((tmp_path / TOKENIZER_FILE).read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["ships"], vocabulary["snow"] = vocabulary["snow"], vocabulary["ships"]
+    (tmp_path / TOKENIZER_FILE).write_text(json.dumps(tokenizer))
+    table = TeacherTable(folder=tmp_path)
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    assert not rules.shared_vocabulary
+    teacher = load_teacher(table, rules, CPU)
+    assert isinstance(teacher, TextTeacher)
+    ready = rules.ready(*token_rows(TEXTS))
+    assert ready[0] == "ships at sea"
+    found = teacher.embed(ready)
+    expected = SentenceTransformer(str(tmp_path)).encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    torch.zeros(3, 32, requires_grad=True).mul(found).sum().backward()  # it can stand in a loss
+
+
+def test_long_texts_are_cut_where_the_teacher_says(tmp_path: Path) -> None:
+    table = TeacherTable(folder=save_tiny_teacher(tmp_path))
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    tokens = np.full((1, 200), 2003)
+    ready = rules.ready(tokens, np.array([200]))
+    assert isinstance(ready, TextRows)
+    assert ready.ends.tolist() == [127]
+    assert ready.tokens.shape == (1, 128)
+    longer = teacher_rules(table.model_copy(update={"tokens_max": 1000}), DEFAULT_MODEL_FOLDER)
+    assert longer.tokens_max == 300  # it has no more positions
+
+
+def test_rows_hold_special_tokens_and_have_widths_of_sixteen() -> None:
+    rows = wrap(np.array([[5, 6, 7], [8, 99, 99]]), np.array([3, 1]), (1, 2), 9)
+    assert rows.tokens.tolist() == [[1, 2, 5, 6, 7, 9, *[0] * 10], [1, 2, 8, 9, *[0] * 12]]
+    assert rows.ends.tolist() == [5, 3]
+    without_end = wrap(np.array([[5, 6]]), np.array([2]), (), None)
+    assert without_end.ends.tolist() == [1]
+
+
+def test_a_folder_that_is_no_teacher_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"neither modules\.json nor config\.json"):
+        teacher_rules(TeacherTable(folder=tmp_path), DEFAULT_MODEL_FOLDER)
