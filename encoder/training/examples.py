@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.training.building import SET_FILE, Progress, build
-from encoder.training.sources import SourceConfig, check_names, expand
+from encoder.training.sources import SourceConfig, expand, parts_of
 from encoder.training.token_store import RaggedArray, TokenStore
 from encoder.training.tokenizing import TokenizingPool
 
@@ -134,14 +134,13 @@ def prepare(
 
     :class:`InvalidInput` for malformed rows, a query without positives, a source without a text.
     """
-    parts = [expand(source) for source in sources]
-    check_names([part for group in parts for part in group])
+    expand(sources)  # two of one name are refused before the work
     sets: list[TrainingSet] = []
     with TokenizingPool(tokenizer_folder, processes) as pool:
-        for group in parts:
-            folders = [build(source, pool, cache, progress) for source in group]
-            found = [open_set(folder, mined=group[0].mined and with_mined) for folder in folders]
-            sets += _share_weight(group[0].weight, found)
+        for source in sources:
+            folders = [build(part, pool, cache, progress) for part in parts_of(source)]
+            found = [open_set(folder, mined=source.mined and with_mined) for folder in folders]
+            sets += _share_weight(source.weight, found)
     return sets
 
 

@@ -93,21 +93,23 @@ class Question:
 Item = Passage | Question
 
 
-def expand(source: SourceConfig) -> list[SourceConfig]:
-    """Turn a folder of JSONL files into one source a file, named after both; other sources stay as they are."""
+def expand(sources: Sequence[SourceConfig]) -> list[SourceConfig]:
+    """Turn each folder of JSONL files into one source a file; two of one name are an :class:`InvalidInput`."""
+    found = [part for source in sources for part in parts_of(source)]
+    for name, count in Counter(part.name for part in found).items():
+        if count > 1:
+            raise InvalidInput("sources", f"sources holds the name {name!r} {count} times; give each one of its own.")
+    return found
+
+
+def parts_of(source: SourceConfig) -> list[SourceConfig]:
+    """Give the files of a folder of JSONL as sources, named after both; another source as it is."""
     if source.format != "jsonl" or not source.path.is_dir():
         return [source]
     return [
         source.model_copy(update={"path": path, "name": f"{source.name}-{path.name.split('.jsonl')[0]}"})
         for path in data_files(source.path)
     ]
-
-
-def check_names(sources: Sequence[SourceConfig]) -> None:
-    """Refuse two sources of one name: :class:`InvalidInput`."""
-    for name, count in Counter(source.name for source in sources).items():
-        if count > 1:
-            raise InvalidInput("sources", f"sources holds the name {name!r} {count} times; give each one of its own.")
 
 
 def data_files(path: Path) -> list[Path]:

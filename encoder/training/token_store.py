@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -33,7 +33,7 @@ def token_dtype(vocabulary_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint3
 class RaggedArray:
     """Rows of different lengths end to end; row ``i`` is ``values[starts[i]:starts[i + 1]]``."""
 
-    def __init__(self, values: NDArray[np.generic], starts: NDArray[np.int64]) -> None:
+    def __init__(self, values: NDArray[Any], starts: NDArray[np.int64]) -> None:
         self.values = values  # (all rows,)
         self.starts = starts  # (rows + 1,)
         self._folder: Path | None = None
@@ -63,7 +63,7 @@ class RaggedArray:
         return (type(self).open, (self._folder,)) if self._folder else (type(self), (self.values, self.starts))
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[float] | NDArray[np.generic]], dtype: DTypeLike) -> Self:
+    def of(cls, rows: Sequence[Sequence[float] | NDArray[Any]], dtype: DTypeLike) -> Self:
         """Join rows in memory."""
         starts = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=starts[1:])
@@ -73,7 +73,7 @@ class RaggedArray:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, row: int) -> NDArray[np.generic]:
+    def __getitem__(self, row: int) -> NDArray[Any]:
         if not 0 <= row < len(self):
             raise IndexError(row)
         return self.values[self.starts[row] : self.starts[row + 1]]
@@ -124,7 +124,7 @@ class RaggedWriter:
         self._file = (folder / f"{_VALUES_STEM}.{self._dtype.name}").open("wb")
         self._lengths: list[NDArray[np.int64]] = []
 
-    def extend(self, values: NDArray[np.generic], lengths: NDArray[np.integer]) -> None:
+    def extend(self, values: NDArray[Any], lengths: NDArray[np.integer]) -> None:
         """Append rows that lie end to end in ``values``."""
         self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
         self._lengths.append(np.asarray(lengths, dtype=np.int64))

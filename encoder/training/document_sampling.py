@@ -1,0 +1,200 @@
+"""Batches of documents that are read in one pass, an end-of-sequence token after each chunk; see ``sampling.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.errors import InvalidInput
+from encoder.training.bucketing import Bucket, Buckets, check_widths, fit, merge_small
+from encoder.training.examples import TrainingSet
+from encoder.training.picking import pick
+from encoder.training.token_store import RaggedArray, TokenStore
+
+Tokens = NDArray[np.int64]
+Numbers = NDArray[np.int64]
+
+_PARTS_MAX = 2**20  # of one document
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentShape:
+    """What a batch of documents looks like. Widths are in tokens, special ones included."""
+
+    batch_size: int  # documents of the widest width
+    widths: tuple[int, ...]
+    end_id: int  # the end-of-sequence token
+    start_ids: tuple[int, ...] = ()  # before a document
+    query_widths: tuple[int, ...] = (32, 64, 256)
+    query_room: int = 1
+    queries: int = 1  # of each document, at most
+    even_tokens: bool = True  # as many more documents of a narrower width as make up as many tokens
+
+
+class DocumentBatch(NamedTuple):
+    """Documents as rows; a document wider than the widest width is read in parts of whole chunks, one part a row.
+
+    Queries are about whole documents: a row that holds a part of one has none.
+    """
+
+    tokens: Tokens  # (b, l) start, chunk, end, chunk, end, ... and zeros
+    lengths: Numbers  # (b,) special tokens included
+    places: Numbers  # (n, 2) row and column of each chunk's end token
+    spans: Numbers  # (n, 3) row, first column and one past the last column of each chunk's own tokens
+    documents: Numbers  # (b,) numbers of the set
+    query_tokens: Tokens  # (q, lq)
+    query_lengths: Numbers  # (q,)
+    query_rows: Numbers  # (q,) row of the document that each is about
+    query_numbers: Numbers  # (q,) of the set: equal for equal texts
+
+    def chunks(self) -> tuple[Tokens, Numbers]:
+        """Give each chunk alone, as a teacher reads it: tokens ``(n, l)``, a multiple of 16 wide, and lengths."""
+        lengths = self.spans[:, 2] - self.spans[:, 1]
+        width = int(lengths.max(initial=1))
+        columns = self.spans[:, 1:2] + np.arange(width + -width % 16)
+        inside = columns < self.spans[:, 2:]
+        read = self.tokens[self.spans[:, :1], np.minimum(columns, self.tokens.shape[1] - 1)]
+        return np.where(inside, read, 0), lengths
+
+
+class _Plan(NamedTuple):
+    buckets: Buckets  # of document * _PARTS_MAX + part
+    queries: RaggedArray  # of each document
+
+
+def planned_documents(training_set: TrainingSet, shape: DocumentShape) -> Buckets:
+    """Sort the documents of a set into buckets, once."""
+    return _planned(training_set, shape).buckets
+
+
+def document_batch(
+    training_set: TrainingSet, shape: DocumentShape, seed: int, step: int, rank: int, world_size: int = 1
+) -> DocumentBatch:
+    """Draw documents and queries about them. :class:`InvalidInput` where the set holds no documents."""
+    plan, (store, chunk_ends) = _planned(training_set, shape), _documents(training_set)
+    draw = plan.buckets.draw(seed, step, rank, world_size)
+    documents, parts = np.divmod(draw.examples, _PARTS_MAX)
+    rng = np.random.default_rng([*draw.key, 5])
+    width = draw.widths[0]
+    tokens = np.zeros((len(documents), width), dtype=np.int64)
+    lengths = np.zeros(len(documents), dtype=np.int64)
+    spans, whole = [], np.zeros(len(documents), dtype=bool)
+    for row, (document, part) in enumerate(zip(documents, parts, strict=True)):
+        ends = chunk_ends[document].astype(np.int64)
+        first, last = _chunks_of_part(ends, int(part), width - len(shape.start_ids), rng)
+        whole[row] = first == 0 and last == len(ends)
+        begin = int(ends[first - 1]) if first else 0
+        found = _lay_out(store[document][begin : int(ends[last - 1])], ends[first:last] - begin, shape)
+        lengths[row] = len(found.ids)
+        tokens[row, : lengths[row]] = found.ids
+        spans.append(np.concatenate([np.full((len(found.spans), 1), row), found.spans], axis=1))
+    joined = np.concatenate(spans)
+    asked = pick(plan.queries, documents, shape.queries, rng)
+    asked[~whole] = -1
+    rows, _ = np.nonzero(asked >= 0)
+    queries = asked[asked >= 0]
+    query_width = _narrowest(training_set.queries.lengths[queries], shape)
+    return DocumentBatch(
+        tokens,
+        lengths,
+        joined[:, [0, 2]],
+        joined,
+        documents,
+        *training_set.queries.texts(queries, query_width - shape.query_room),
+        rows,
+        queries,
+    )
+
+
+class _Row(NamedTuple):
+    ids: Tokens  # (l,)
+    spans: Numbers  # (chunks, 2)
+
+
+def _lay_out(ids: Tokens, ends: Numbers, shape: DocumentShape) -> _Row:
+    """Set the end token after each chunk; ``ends`` are the chunks', the last one ``len(ids)``."""
+    starts = np.concatenate([[0], ends[:-1]])
+    shift = np.arange(len(ends)) + len(shape.start_ids)
+    row = np.full(len(shape.start_ids) + len(ids) + len(ends), shape.end_id, dtype=np.int64)
+    row[: len(shape.start_ids)] = shape.start_ids
+    row[np.arange(len(ids)) + np.repeat(shift, ends - starts)] = ids
+    return _Row(row, np.stack([starts + shift, ends + shift], axis=1))
+
+
+def _chunks_of_part(ends: Numbers, part: int, room: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Choose the chunks of a part, first and one past the last, that fit ``room`` with their end tokens."""
+    stream = ends + np.arange(1, len(ends) + 1)  # tokens up to and with each chunk's end token
+    if stream[-1] <= room:
+        return 0, len(ends)
+    # Parts begin at other chunks each time, so that no chunk is always the first.
+    wanted = part * room - int(rng.integers(0, room // 2)) if part else 0
+    begins = np.concatenate([[0], stream[:-1]])
+    first = min(int(np.searchsorted(begins, wanted)), len(ends) - 1)
+    last = int(np.searchsorted(stream, begins[first] + room, side="right"))
+    return first, max(last, first + 1)
+
+
+def _narrowest(lengths: Numbers, shape: DocumentShape) -> int:
+    longest = np.array([lengths.max(initial=0)])
+    return shape.query_widths[int(fit(longest, shape.query_widths, shape.query_room)[0])]
+
+
+def _documents(training_set: TrainingSet) -> tuple[TokenStore, RaggedArray]:
+    if training_set.documents is None or training_set.chunk_ends is None:
+        raise InvalidInput(
+            "sources", f'source {training_set.name!r} holds passages, no documents; set level = "document" for it.'
+        )
+    return training_set.documents, training_set.chunk_ends
+
+
+def _planned(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
+    return training_set.planned(shape, lambda: _plan(training_set, shape))
+
+
+def _plan(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
+    store, chunk_ends = _documents(training_set)
+    check_widths(shape.query_widths, shape.query_room)
+    room = len(shape.start_ids)
+    check_widths(shape.widths, room)
+    needed = room + _longest_chunk(chunk_ends)
+    if shape.widths[0] < needed:
+        raise InvalidInput(
+            "widths",
+            f"widths begins with {shape.widths[0]}; source {training_set.name!r} has a chunk that needs {needed} columns.",
+        )
+    documents = np.flatnonzero(store.lengths > 0)
+    if not len(documents):
+        raise InvalidInput("sources", f"source {training_set.name!r} has no document with a text.")
+    streams = store.lengths[documents] + chunk_ends.lengths[documents]
+    counts = -(-streams // (shape.widths[-1] - room))
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    examples = np.repeat(documents * _PARTS_MAX, counts) + np.arange(len(first)) - first
+    last = len(shape.widths) - 1
+    places = fit(np.repeat(streams, counts), shape.widths, room)
+    sizes = [shape.batch_size * (shape.widths[-1] // width if shape.even_tokens else 1) for width in shape.widths]
+    places = merge_small(places, [min(n + 1, last) for n in range(last + 1)], shape.batch_size)
+    buckets = Buckets([Bucket(examples[places == n], (w,), sizes[n]) for n, w in enumerate(shape.widths)])
+    return _Plan(buckets, _queries_of_documents(training_set))
+
+
+def _longest_chunk(chunk_ends: RaggedArray) -> int:
+    """Tokens of the longest chunk, its end token included."""
+    steps = np.diff(chunk_ends.values.astype(np.int64), prepend=0)
+    begins = chunk_ends.starts[:-1][chunk_ends.lengths > 0]
+    steps[begins] = chunk_ends.values[begins]
+    return int(steps.max(initial=0)) + 1
+
+
+def _queries_of_documents(training_set: TrainingSet) -> RaggedArray:
+    """Turn the positives round: the queries that each document answers."""
+    positives = training_set.groups.positives
+    queries = np.repeat(np.arange(len(positives)), positives.lengths)
+    readable = training_set.queries.lengths[queries] > 0
+    queries, documents = queries[readable], positives.values[readable].astype(np.int64)
+    order = np.argsort(documents, kind="stable")
+    starts = np.zeros(len(training_set.passages) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(documents, minlength=len(training_set.passages)), out=starts[1:])
+    return RaggedArray(queries[order], starts)
