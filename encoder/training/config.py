@@ -30,7 +30,7 @@ class ModelTable(_Table):
 
     start: Path | None = None  # folder or hub id; "default" is the model that ships
     fresh: ModelConfig | None = None
-    tokenizer: Path | None = None  # of a fresh model: a folder with tokenizer.json
+    tokenizer: Path | None = None  # of a fresh model: a folder with tokenizer.json, or "default"
     separate: bool = False  # queries and passages get a model each
     passage_start: Path | None = None  # what the passages' own model starts from; default: as the queries'
 
@@ -47,12 +47,12 @@ class ModelTable(_Table):
     @property
     def start_folder(self) -> Path | None:
         """Where the model starts from."""
-        return DEFAULT_MODEL_FOLDER if self.start == Path("default") else self.start
+        return _model_folder(self.start)
 
     @property
     def tokenizer_folder(self) -> Path:
         """Where the tokenizer is."""
-        found = self.tokenizer or self.start_folder
+        found = _model_folder(self.tokenizer) or self.start_folder
         assert found is not None  # one of them is given
         return found
 
@@ -102,7 +102,8 @@ class _Task(_Table):
 
     weight: float = pydantic.Field(default=1.0, gt=0)
     sources: tuple[str, ...] = ()  # names of [[sources]]; default: all of them
-    batch_size: int = pydantic.Field(ge=1)  # of each process
+    # Queries of each process; of distillation and documents, texts of the widest width, and as many tokens of others.
+    batch_size: int = pydantic.Field(ge=1)
     temperature: float = pydantic.Field(default=0.05, gt=0)
     matryoshka: tuple[int, ...] = ()  # widths of shortened embeddings that shall serve, too
 
@@ -116,7 +117,8 @@ class PairsTask(_Task):
     negatives: int = pydantic.Field(default=0, ge=0)  # of each query, beside those of the batch
     info_nce_weight: float = pydantic.Field(default=1.0, ge=0)
     symmetric: bool = True  # passages find their queries, too
-    false_negative_margin: float = 0.1  # a passage that the teacher scores so much above the positive is no negative
+    # Given, what the teacher scores so much above the positive is no negative.
+    false_negative_margin: float | None = pydantic.Field(default=None, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)
     cosine_weight: float = pydantic.Field(default=0.0, ge=0)
 
@@ -138,6 +140,7 @@ class RankingTask(_Task):
     query_widths: tuple[Width, ...] = (32, 64, 256)
     passage_widths: tuple[Width, ...] = (64, 128, 256)
     candidates: int = pydantic.Field(default=8, ge=2)
+    target_temperature: float = pydantic.Field(default=1.0, gt=0)  # of the fused scores
 
 
 class DocumentsTask(_Task):
@@ -145,9 +148,9 @@ class DocumentsTask(_Task):
 
     kind: Literal["documents"]
     widths: tuple[Width, ...] = (512, 1024, 2048)  # tokens of a document in the batch
-    chunk_tokens: int = pydantic.Field(default=256, ge=16)
     piece_tokens: int = pydantic.Field(default=4096, ge=64, multiple_of=16)  # read at once; the state is carried on
     query_widths: tuple[Width, ...] = (32, 64, 256)
+    queries: int = pydantic.Field(default=2, ge=1)  # of each document, at most
     cosine_weight: float = pydantic.Field(default=1.0, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)  # of queries and chunks
     info_nce_weight: float = pydantic.Field(default=1.0, ge=0)  # where documents have queries
@@ -183,12 +186,18 @@ class TrainConfig(_Table):
         return self
 
 
+def _model_folder(given: Path | None) -> Path | None:
+    return DEFAULT_MODEL_FOLDER if given == Path("default") else given
+
+
 def needs_teacher(task: Task) -> bool:
     """Tell whether a task asks the teacher for embeddings."""
     if isinstance(task, RankingTask):
         return False
     if isinstance(task, DocumentsTask) and task.info_nce_weight:
         return True  # it says which chunk of a document answers
+    if isinstance(task, PairsTask) and task.false_negative_margin is not None:
+        return True
     return bool(task.cosine_weight or task.relational_weight)
 
 

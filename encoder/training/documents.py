@@ -9,8 +9,10 @@ does not grow with them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from encoder.training.config import DocumentsTask
@@ -21,16 +23,19 @@ from encoder.training.tasks import Step, Surroundings
 from encoder.training.teacher import TeacherInput
 
 
+_ROWS_MAX = 2**20  # of one process
+
+
 class DocumentRows(NamedTuple):
     """Documents as rows, in pieces; ``n`` counts the chunks of all, in order of piece, row and place."""
 
     pieces: list[tuple[Tensor, Tensor]]  # tokens (b, l), and row and position of each chunk's last token (n, 2)
     owners: Tensor  # (n,) row of each chunk's document
     chunks: TeacherInput | None  # each alone
-    queries: TextRows | None
+    queries: TextRows  # perhaps none
     query_teacher: TeacherInput | None
-    query_owners: Tensor | None  # (q,) row of the document that each is about
-    query_numbers: Tensor | None  # (q,) equal for equal texts
+    query_owners: Tensor  # (q,) row of the document that each is about
+    query_numbers: Tensor  # (q,) equal for equal texts
 
 
 class Answers(NamedTuple):
@@ -42,24 +47,20 @@ class Answers(NamedTuple):
 
 def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surroundings) -> Step:
     """Each chunk's embedding where the teacher places the chunk alone, and where its queries find it."""
-    gather = around.ranks.gather
-    target = gather_rows(around, batch.chunks)
+    gather = partial(around.ranks.gather, equal=False)
+    queries = gather(batch.query_numbers)
+    asks = len(queries) > 0 and (task.info_nce_weight > 0 or task.relational_weight > 0)  # the same in all processes
+    target = None if batch.chunks is None else gather(_embed(around, batch.chunks, len(batch.owners)))
     readings = [Reading("passage", tuple(Piece(*piece) for piece in batch.pieces), carried=len(batch.pieces) > 1)]
     asked: Tensor | None = None
     answers: Answers | None = None
-    if batch.queries is not None and batch.query_owners is not None and batch.query_numbers is not None:
+    if asks and batch.query_teacher is not None and target is not None:
         readings.append(read_rows("query", batch.queries.tokens, batch.queries.ends, around.slice_tokens))
-        asked = gather_rows(around, batch.query_teacher)
+        asked = gather(_embed(around, batch.query_teacher, len(batch.query_numbers)))
         # Rows are numbered in each process; together they need numbers of their own.
-        shift = around.ranks.rank * len(batch.pieces[0][0])
-        if asked is not None and target is not None:
-            answers = choose_answers(
-                asked @ target.T,
-                gather(batch.query_owners + shift, equal=False),
-                gather(batch.owners + shift, equal=False),
-                gather(batch.query_numbers, equal=False),
-                task.false_negative_margin,
-            )
+        shift = around.ranks.rank * _ROWS_MAX
+        owners = gather(batch.query_owners + shift), gather(batch.owners + shift)
+        answers = choose_answers(asked @ target.T, *owners, queries, task.false_negative_margin)
 
     def contrast(chunks: Tensor, queries: Tensor) -> Tensor:
         assert answers is not None
@@ -71,24 +72,24 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
         return relational_loss(queries @ chunks.T, asked @ target.T, task.temperature)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
-        joined = [gather(part, equal=False) for part in embeddings]
+        joined = [gather(part) for part in embeddings]
         losses: Losses = {}
         if task.cosine_weight and target is not None:
-            losses["document_cosine"] = task.cosine_weight * cosine_loss(joined[0], target)
+            losses["cosine"] = task.cosine_weight * cosine_loss(joined[0], target)
         if task.info_nce_weight and answers is not None:
-            losses["document_info_nce"] = task.info_nce_weight * over_widths(task.matryoshka, joined, contrast)
+            losses["info_nce"] = task.info_nce_weight * over_widths(task.matryoshka, joined, contrast)
         if task.relational_weight and asked is not None:
-            losses["document_relational"] = task.relational_weight * over_widths(task.matryoshka, joined, relate)
+            losses["relational"] = task.relational_weight * over_widths(task.matryoshka, joined, relate)
         return losses
 
     return Step(tuple(readings), losses_of)
 
 
-def gather_rows(around: Surroundings, texts: TeacherInput | None) -> Tensor | None:
-    """Ask the teacher, and join the answers of all processes, which need not have as many texts."""
-    if texts is None or around.teacher is None:
-        return None
-    return around.ranks.gather(around.teacher.embed(texts), equal=False)
+def _embed(around: Surroundings, texts: TeacherInput, count: int) -> Tensor:
+    assert around.teacher is not None  # the configuration has been checked
+    if not count:
+        return torch.empty(0, around.teacher.dimension, device=around.ranks.device)
+    return around.teacher.embed(texts)
 
 
 def choose_answers(

@@ -68,7 +68,7 @@ def learn(
             continue  # no loss asked for these
         gradients = leaf.grad.split([len(part) for part in parts])
         for piece, gradient, before in zip(reading.pieces, gradients, states, strict=True):
-            if len(gradient):
+            if len(gradient):  # a piece in which no chunk ends has none
                 embeddings, _ = embed_piece(encoders[reading.role], piece, dtype, before)
                 embeddings.backward(gradient)
     return losses
@@ -78,6 +78,8 @@ def embed_piece(
     encoder: EncoderModel, piece: Piece, dtype: torch.dtype, states: States | None
 ) -> tuple[Tensor, States | None]:
     """Embed one piece, ``(n, d)``; with states where its rows are chunks of documents."""
+    if not len(piece.tokens):
+        return torch.empty(0, encoder.config.embedding_dim, device=piece.tokens.device), None
     if piece.ends.dim() == 1:
         return encoder(piece.tokens, piece.ends, dtype), None
     return encoder.embed_places(piece.tokens, piece.ends, dtype, states)

@@ -45,7 +45,7 @@ from encoder.training.tasks import (
 )
 from encoder.training.teacher import load_teacher
 
-_LOG_FIRST = 3
+_LOG_FIRST = (1, 2, 3)  # steps: so that a mistake is seen at once
 
 
 class DivergedError(MambaSearchError):
@@ -111,7 +111,7 @@ def train(config: TrainConfig, *, stop_after: int | None = None) -> bool:
         save_encoders(config.out, config, run.encoders)
         return True
     with InterruptRequest() as interrupt, _log(run) as log:
-        over = _take_steps(run, feed.batches(first, last), interrupt, log)
+        over = _take_steps(run, feed.batches(first, last, ranks.device), interrupt, log)
     complete = over or run.progress.step >= run.steps
     if ranks.rank == 0:
         _save(run)
@@ -124,8 +124,8 @@ def train(config: TrainConfig, *, stop_after: int | None = None) -> bool:
 def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
     config.out.mkdir(parents=True, exist_ok=True)
     teacher = None
-    if config.teacher is not None and feed.teacher_rules is not None:
-        teacher = load_teacher(config.teacher, feed.teacher_rules, ranks.device)
+    if config.teacher is not None and feed.maker.teacher is not None:
+        teacher = load_teacher(config.teacher, feed.maker.teacher, ranks.device)
     encoders = start_encoders(config, ranks.device, teacher)
     models = list(distinct(encoders).values())
     for number, task in enumerate(config.tasks):
@@ -174,7 +174,7 @@ def _take_steps(run: _Run, batches: Iterator[Batch], interrupt: InterruptRequest
         progress.step += 1
         progress.tokens += batch.tokens
         clock.count(batch)
-        logs = progress.step % table.log_every == 0 or progress.step <= _LOG_FIRST
+        logs = progress.step % table.log_every == 0 or progress.step in (*_LOG_FIRST, run.steps)
         if logs:
             _check_health(run)
             row = clock.row() | {"progress": round(share, 4), "learning_rate": rate, "gradient_norm": norm.item()}

@@ -64,7 +64,7 @@ def no_negatives(
     passage_numbers: Tensor,
     positives: Tensor,
     teacher_scores: Tensor | None,
-    margin: float,
+    margin: float | None,
 ) -> Tensor:
     """Mark ``(q, m)`` what must not count as a negative.
 
@@ -77,7 +77,7 @@ def no_negatives(
     excluded = torch.zeros(len(query_numbers), len(passage_numbers), dtype=torch.bool, device=query_numbers.device)
     excluded[:, positives] = same_query
     excluded |= passage_numbers[positives][:, None] == passage_numbers[None, :]
-    if teacher_scores is not None:
+    if teacher_scores is not None and margin is not None:
         excluded |= teacher_scores > teacher_scores.gather(1, positives[:, None]) + margin
     return excluded
 

@@ -183,11 +183,13 @@ def check_task(task: Task, place: str, teacher: Teacher | None, model: ModelConf
         if width >= model.embedding_dim:
             raise InvalidInput(
                 "matryoshka",
-                f"{place}.matryoshka holds {width}, and embeddings have {model.embedding_dim} numbers; give smaller ones.",
+                f"{place}.matryoshka holds {width}; give widths below that of embeddings, {model.embedding_dim}.",
             )
     if isinstance(task, DocumentsTask):
         if model.bidirectional:
             raise InvalidInput("kind", f"{place} is documents, which {model.name}, being bidirectional, cannot read.")
+        if model.eos_token is None:
+            raise InvalidInput("kind", f"{place} is documents, and {model.name} has no eos_token to end chunks with.")
         if model.pooling == "mean" and max(task.widths) > task.piece_tokens:
             raise InvalidInput(
                 "piece_tokens",

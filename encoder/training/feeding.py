@@ -1,0 +1,164 @@
+"""Batches, made beside the loop: what step N reads, as tensors, in other processes so that the launches never wait.
+
+Which task and which source a step draws follows from the seed and the step, the same in all processes; what it draws,
+from its rank, too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from encoder.layouts.opening import open_model
+from encoder.model_config import ModelConfig
+from encoder.training.config import TrainConfig
+from encoder.training.examples import TrainingSet, prepare
+from encoder.training.making import Maker, Place, Rows
+from encoder.training.ranks import Ranks
+from encoder.training.rows import RowRules
+from encoder.training.shuffling import turn
+from encoder.training.sources import expand
+from encoder.training.teacher import teacher_rules
+
+_WORKERS_ON_GPU = 4
+_AHEAD = 8  # batches that each worker has ready
+_TASKS_MAX = 1009
+
+
+class Batch(NamedTuple):
+    """What one step of one process reads."""
+
+    task: int
+    rows: Rows
+    tokens: int  # that the student reads
+    places: int  # in its rows, padding included
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy to a device; from pinned memory nothing waits for it."""
+        return self if device.type == "cpu" else self._replace(rows=_move(self.rows, device))
+
+
+@dataclass(frozen=True)
+class Feed(Dataset[Batch]):
+    """All batches of a run, by the number of the step. Pickled for other processes, which map the same files."""
+
+    config: TrainConfig
+    maker: Maker
+    sets: tuple[tuple[TrainingSet, ...], ...]  # of each task
+    weights: tuple[tuple[float, ...], ...]  # how often each of them is drawn
+    steps: int
+    rank: int
+    world_size: int
+
+    @classmethod
+    def open(cls, config: TrainConfig, ranks: Ranks) -> Feed:
+        """Prepare the data of a run, the first process before the others; errors are those of data and tokenizer."""
+        teacher = None
+        if config.teacher is not None:
+            teacher = teacher_rules(config.teacher, config.model.tokenizer_folder)
+        maker = Maker(_row_rules(config), teacher)
+        if ranks.rank:
+            ranks.wait()
+        found = prepare(config.sources, config.model.tokenizer_folder, config.cache, config.processes or _cores())
+        if not ranks.rank:
+            ranks.wait()
+        by_name = {each.name: each for each in found}
+        sets = []
+        for task in config.tasks:
+            sources = [source for source in config.sources if not task.sources or source.name in task.sources]
+            sets.append(tuple(by_name[part.name] for part in expand(sources)))
+        return cls(
+            config=config,
+            maker=maker,
+            sets=tuple(sets),
+            weights=tuple(_weights(chosen) for chosen in sets),
+            steps=_steps(config, maker, sets[0], ranks.count),
+            rank=ranks.rank,
+            world_size=ranks.count,
+        )
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """Make the batch of a step."""
+        seed = self.config.run.seed
+        task = turn([each.weight for each in self.config.tasks], seed, step)
+        # The seed of its own keeps two tasks from drawing the same texts of a source at the same time.
+        seed = seed * _TASKS_MAX + task.choice
+        chosen = turn(self.weights[task.choice], seed, task.occurrence)
+        place = Place(seed, chosen.occurrence, self.rank, self.world_size)
+        made = self.maker.make(self.sets[task.choice][chosen.choice], self.config.tasks[task.choice], place)
+        return Batch(task.choice, *made)
+
+    def batches(self, first: int, last: int, device: torch.device) -> Iterator[Batch]:
+        """Give the batches of steps ``first`` to ``last`` (exclusive), made ahead by other processes."""
+        on_gpu = device.type == "cuda"
+        workers = self.config.run.workers
+        if workers is None:
+            workers = _WORKERS_ON_GPU if on_gpu else 0
+        return iter(
+            DataLoader(
+                self,
+                batch_size=None,
+                sampler=range(first, last),
+                num_workers=workers,
+                prefetch_factor=_AHEAD if workers else None,
+                # Not forked: a fork of a process that runs threads, as CUDA does, may hang.
+                multiprocessing_context="spawn" if workers else None,
+                pin_memory=on_gpu,
+            )
+        )
+
+
+def _row_rules(config: TrainConfig) -> RowRules:
+    table = config.model
+    if table.fresh is not None:
+        return RowRules.of(table.fresh, table.fresh, config.model.tokenizer_folder)
+    assert table.start_folder is not None  # the configuration has been checked
+    query = open_model(table.start_folder).config
+    passage: ModelConfig = open_model(table.passage_start).config if table.passage_start else query
+    return RowRules.of(query, passage, config.model.tokenizer_folder)
+
+
+def _weights(sets: Sequence[TrainingSet]) -> tuple[float, ...]:
+    """Weigh sources as configured; those without a weight by their sizes, 1 in the mean."""
+    sizes = np.array([len(each.queries) or len(each.passages) for each in sets], dtype=np.float64)
+    free = [size for each, size in zip(sets, sizes, strict=True) if each.weight is None]
+    mean = float(np.mean(free)) if free else 1.0
+    weights = [size / mean if each.weight is None else each.weight for each, size in zip(sets, sizes, strict=True)]
+    return tuple(float(weight) for weight in weights)
+
+
+def _steps(config: TrainConfig, maker: Maker, sets: Sequence[TrainingSet], processes: int) -> int:
+    """Count the steps of a run; epochs are of the first task, which takes its part of them."""
+    if config.run.steps is not None:
+        return config.run.steps
+    assert config.run.epochs is not None  # one of them is given
+    first = config.tasks[0]
+    part = first.weight / sum(task.weight for task in config.tasks)
+    of_one_epoch = sum(maker.epoch_steps(each, first, processes) for each in sets)
+    return max(1, math.ceil(config.run.epochs * of_one_epoch / part))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _move(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - rows nest tensors in tuples and lists
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, list):
+        return [_move(each, device) for each in value]
+    if isinstance(value, tuple):
+        parts = [_move(each, device) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value

@@ -1,0 +1,176 @@
+"""A sampled batch as the rows that student and teacher read. Runs beside the loop, in other processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encoder.training.config import DistillTask, DocumentsTask, PairsTask, RankingTask, Task, needs_teacher
+from encoder.training.documents import DocumentRows
+from encoder.training.examples import TrainingSet
+from encoder.training.rows import RowRules, TextRows, wrap
+from encoder.training.sampling import (
+    DocumentShape,
+    PairShape,
+    RankingShape,
+    Shape,
+    TextShape,
+    batches_per_epoch,
+    document_batch,
+    pair_batch,
+    ranking_batch,
+    text_batch,
+)
+from encoder.training.tasks import DistillRows, PairRows, RankingRows
+from encoder.training.teacher import TeacherInput, TeacherRules
+
+Rows = PairRows | DistillRows | RankingRows | DocumentRows
+
+
+class Made(NamedTuple):
+    """Rows, and what reading them costs the student."""
+
+    rows: Rows
+    tokens: int  # special ones included
+    places: int  # padding included
+
+
+class Place(NamedTuple):
+    """Which batch of a task and a set: batches of one kind are counted, not the run's steps."""
+
+    seed: int
+    number: int
+    rank: int
+    world_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes the batches of one run."""
+
+    rules: RowRules
+    teacher: TeacherRules | None
+
+    def shape(self, task: Task) -> Shape:
+        """Give a task's batches the shape that leaves room for the model's special tokens."""
+        end = self.rules.end is not None
+        query_room, passage_room = len(self.rules.query_start) + end, len(self.rules.passage_start) + end
+        match task:
+            case PairsTask():
+                return PairShape(
+                    task.batch_size, task.query_widths, task.passage_widths, task.negatives, query_room, passage_room
+                )
+            case RankingTask():
+                return RankingShape(
+                    task.batch_size,
+                    task.query_widths,
+                    task.passage_widths,
+                    task.candidates,
+                    task.target_temperature,
+                    query_room,
+                    passage_room,
+                )
+            case DistillTask():
+                room = query_room if task.texts == "queries" else passage_room
+                return TextShape(task.texts, task.widths, task.batch_size, room)
+            case DocumentsTask():
+                assert self.rules.end is not None  # the task has been checked
+                return DocumentShape(
+                    task.batch_size,
+                    task.widths,
+                    self.rules.end,
+                    self.rules.passage_start,
+                    task.query_widths,
+                    query_room,
+                    task.queries,
+                )
+
+    def epoch_steps(self, training_set: TrainingSet, task: Task, processes: int) -> int:
+        """Count the steps in which every example of a set is drawn."""
+        return batches_per_epoch(training_set, self.shape(task), processes)
+
+    def make(self, training_set: TrainingSet, task: Task, place: Place) -> Made:
+        """Draw a batch and make its rows."""
+        shape = self.shape(task)
+        match task, shape:
+            case PairsTask(), PairShape():
+                return self._pairs(training_set, task, shape, place)
+            case RankingTask(), RankingShape():
+                return self._ranking(training_set, shape, place)
+            case DistillTask(), TextShape():
+                return self._distill(training_set, task, shape, place)
+            case DocumentsTask(), DocumentShape():
+                return self._documents(training_set, task, shape, place)
+        raise TypeError(f"{type(task).__name__} has no batches")
+
+    def _pairs(self, training_set: TrainingSet, task: PairsTask, shape: PairShape, place: Place) -> Made:
+        found = pair_batch(training_set, shape, *place)
+        queries = self._queries(found.query_tokens, found.query_lengths)
+        passages = self._passages(found.passage_tokens, found.passage_lengths)
+        asked = needs_teacher(task)
+        rows = PairRows(
+            queries,
+            passages,
+            torch.from_numpy(found.query_numbers),
+            torch.from_numpy(found.passage_numbers),
+            self._ask(found.query_tokens, found.query_lengths) if asked else None,
+            self._ask(found.passage_tokens, found.passage_lengths) if asked else None,
+        )
+        return _made(rows, queries, passages)
+
+    def _ranking(self, training_set: TrainingSet, shape: RankingShape, place: Place) -> Made:
+        found = ranking_batch(training_set, shape, *place)
+        queries = self._queries(found.query_tokens, found.query_lengths)
+        passages = self._passages(found.passage_tokens, found.passage_lengths)
+        return _made(RankingRows(queries, passages, torch.from_numpy(found.targets)), queries, passages)
+
+    def _distill(self, training_set: TrainingSet, task: DistillTask, shape: TextShape, place: Place) -> Made:
+        found = text_batch(training_set, shape, *place)
+        is_query = task.texts == "queries"
+        texts = (self._queries if is_query else self._passages)(found.tokens, found.lengths)
+        teacher = self._ask(found.tokens, found.lengths)
+        assert teacher is not None  # the configuration has been checked
+        return _made(DistillRows(is_query, texts, teacher), texts)
+
+    def _documents(self, training_set: TrainingSet, task: DocumentsTask, shape: DocumentShape, place: Place) -> Made:
+        found = document_batch(training_set, shape, *place)
+        piece_numbers = found.places[:, 1] // task.piece_tokens
+        order = np.argsort(piece_numbers, kind="stable")
+        tokens, places = found.tokens.astype(np.int32), found.places[order]
+        pieces = []
+        for number, start in enumerate(range(0, tokens.shape[1], task.piece_tokens)):
+            inside = places[piece_numbers[order] == number] - np.array([0, start])
+            piece = np.ascontiguousarray(tokens[:, start : start + task.piece_tokens])
+            pieces.append((torch.from_numpy(piece), torch.from_numpy(inside)))
+        chunk_tokens, chunk_lengths = found.chunks()
+        queries = self._queries(found.query_tokens, found.query_lengths)
+        asks = needs_teacher(task)
+        rows = DocumentRows(
+            pieces,
+            torch.from_numpy(places[:, 0].copy()),
+            self._ask(chunk_tokens[order], chunk_lengths[order]) if asks else None,
+            queries,
+            self._ask(found.query_tokens, found.query_lengths) if asks else None,
+            torch.from_numpy(found.query_rows),
+            torch.from_numpy(found.query_numbers),
+        )
+        made = _made(rows, queries)
+        return made._replace(tokens=made.tokens + int(found.lengths.sum()), places=made.places + tokens.size)
+
+    def _queries(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> TextRows:
+        return wrap(tokens, lengths, self.rules.query_start, self.rules.end)
+
+    def _passages(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> TextRows:
+        return wrap(tokens, lengths, self.rules.passage_start, self.rules.end)
+
+    def _ask(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> TeacherInput | None:
+        return None if self.teacher is None else self.teacher.ready(tokens, lengths)
+
+
+def _made(rows: Rows, *texts: TextRows) -> Made:
+    tokens = sum(int(each.ends.sum()) + len(each.ends) for each in texts)
+    return Made(rows, tokens, sum(each.tokens.numel() for each in texts))
