@@ -163,7 +163,7 @@ def _plan(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
     if shape.widths[0] < needed:
         raise InvalidInput(
             "widths",
-            f"widths begins with {shape.widths[0]}; source {training_set.name!r} has a chunk that needs {needed} columns.",
+            f"widths begins with {shape.widths[0]}; a chunk of source {training_set.name!r} needs {needed} columns.",
         )
     documents = np.flatnonzero(store.lengths > 0)
     if not len(documents):

@@ -93,7 +93,7 @@ def _read_tevatron(source: SourceConfig) -> Iterator[Item]:
 
 
 def _tevatron_question(row: Row, place: str, *, has_corpus: bool) -> Question:
-    query = _text(row, "query" if "query" in row else "query_text", place)
+    query = _text(row, "query_text" if "query_text" in row else "query", place)
     positives: list[Passage | str]
     negatives: list[Passage | str]
     if "positive_passages" in row:
