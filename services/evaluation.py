@@ -5,151 +5,198 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.document_slices import TokenIds
 from encoder.errors import InvalidInput
 from encoder.evaluation.datasets import EvaluationSet
-from encoder.evaluation.metrics import CUTOFF_MAX, Metrics, measure
-from encoder.evaluation.runs import RankedDocument, Run
-from encoder.interface import Encoded, EncodedDocument, Encoder, EncoderInfo
+from encoder.evaluation.metrics import CUTOFF_MAX, QueryMetrics, measure
+from encoder.evaluation.results import EvaluationMode
+from encoder.evaluation.runs import RankedDocument, Run, cut_run, fuse_runs
+from encoder.fingerprint import index_fingerprint
+from encoder.interface import Encoder
+from encoder.tokenizer import Tokenizer
+from ingest.chunk_encoding import ChunkEncoder
+from ingest.chunking import Chunker
 from ingest.documents import Document
+from ingest.index.interface import LIMIT_MAX, VectorIndex
+from ingest.index.memory import MemoryIndex
 from ingest.pipeline import Ingestor
-from services.in_process import Parts
+from ingest.sparse import sparse_query
+from services.evaluation_bm25 import passages_of, run_bm25s
+from services.evaluation_encoder import EvaluationEncoder
 from services.results import SearchMode
 from services.searcher import Searcher
 
 SEARCHES_AT_ONCE = 4
-QUERY_BATCH = 64
+# Larger than when serving, where queries wait behind a batch: a GPU reads this much at once.
+BATCH_TOKENS_MAX = 65_536
 
 # Told how many of how many steps of what ("documents", "dense queries") are done.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class System:
+    """What is measured: a model, and how documents become its embeddings."""
+
+    name: str
+    encoder: Encoder
+    tokenizer: Tokenizer
+    chunker: Chunker
+    chunk_encoder: ChunkEncoder
+    chunks: str  # how results call the last two
+    parameters: int | None = None  # of the model
+
+    async def index_layout(self) -> tuple[int, str]:
+        """Give the dimension and the fingerprint of an index for this system."""
+        info = await self.encoder.info()
+        chunks = self.chunk_encoder.fingerprint(self.chunker.fingerprint)
+        return info.dimension, index_fingerprint(info.fingerprint, chunks)
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """How good one mode is on one set."""
 
-    dataset: str
-    mode: SearchMode
-    documents: int
-    queries: int
-    metrics: Metrics
-    seconds: float  # of this mode's searches; the first mode's also hold the building of the index
+    mode: EvaluationMode
+    metrics: QueryMetrics
     run: Run
+    seconds: float  # of this mode's searches; the first mode's also hold the building of the index
+    tokens: int  # that the encoder read to embed the documents
+    encode_s: float  # while it did
 
 
 async def evaluate_set(
-    evaluation_set: EvaluationSet, modes: Sequence[SearchMode], parts: Parts, progress: Progress
+    evaluation_set: EvaluationSet,
+    modes: Sequence[EvaluationMode],
+    system: System,
+    index: VectorIndex,
+    progress: Progress,
 ) -> AsyncIterator[Evaluation]:
-    """Ingest a set once, then search it in each mode.
+    """Ingest a set once, then answer its queries in each mode.
 
-    :class:`InvalidInput` where the index holds documents that are not the set's.
+    :class:`InvalidInput` where the index holds documents that are not the set's, or a document cannot be ingested.
     """
-    started = time.perf_counter()
-    await _ingest(evaluation_set, parts, progress)
-    encoder = _KnownQueries(parts.encoder)
-    if any(mode is not SearchMode.SPARSE for mode in modes):
-        await encoder.learn(list(evaluation_set.queries.values()))
-    searcher = Searcher(encoder, parts.index, parts.tokenizer)
-    for mode in modes:
-        run = await _search(evaluation_set, mode, searcher, progress)
-        seconds, started = time.perf_counter() - started, time.perf_counter()
-        yield Evaluation(
-            dataset=evaluation_set.name,
-            mode=mode,
-            documents=len(evaluation_set.documents),
-            queries=len(evaluation_set.queries),
-            metrics=measure(evaluation_set.qrels, run),
-            seconds=seconds,
-            run=run,
-        )
+    work = _Work(evaluation_set, system, index, progress)
+    for mode in dict.fromkeys(modes):
+        started = time.perf_counter()
+        run = await work.run(mode)
+        metrics = await asyncio.to_thread(measure, evaluation_set.qrels, cut_run(run, CUTOFF_MAX))
+        yield Evaluation(mode, metrics, run, time.perf_counter() - started, work.encoder.tokens, work.encoder.busy_s)
 
 
-async def _ingest(evaluation_set: EvaluationSet, parts: Parts, progress: Progress) -> None:
-    documents = [Document(row.document_id, row.text, title=row.title) for row in evaluation_set.documents]
-    done = 0
-    ingestor = Ingestor(parts.encoder, parts.index, parts.chunker)
-    async with aclosing(ingestor.ingest_all(documents)) as receipts:
-        async for receipt in receipts:
+class _Work:
+    """One set on its way: what modes share is done once."""
+
+    def __init__(self, found: EvaluationSet, system: System, index: VectorIndex, progress: Progress) -> None:
+        self._set = found
+        self._system = system
+        self._index = index
+        self._progress = progress
+        self._runs: dict[EvaluationMode, Run] = {}
+        self._searcher: Searcher | None = None
+        self.encoder = EvaluationEncoder(system.encoder)
+
+    async def run(self, mode: EvaluationMode) -> Run:
+        if mode not in self._runs:
+            match mode:
+                case EvaluationMode.BM25S:
+                    found = await asyncio.to_thread(self._bm25s)
+                case EvaluationMode.RRF:
+                    parts = [await self.run(part) for part in (EvaluationMode.DENSE, EvaluationMode.BM25S)]
+                    found = fuse_runs(parts, LIMIT_MAX)
+                case _:
+                    found = await self._search(SearchMode(mode.value))
+            self._runs[mode] = found
+        return self._runs[mode]
+
+    def _bm25s(self) -> Run:
+        document_ids, texts = zip(*passages_of(self._set, self._system.chunker), strict=True)
+        return run_bm25s(self._set.queries, document_ids, texts, LIMIT_MAX)
+
+    async def _search(self, mode: SearchMode) -> Run:
+        searcher = self._searcher or await self._prepare()
+        queries = self._set.queries
+        if mode is not SearchMode.SPARSE:
+            await self.encoder.learn(list(queries.values()))
+        if mode is not SearchMode.HYBRID and isinstance(self._index, MemoryIndex):
+            return await self._score_all(mode, searcher, self._index)
+        # A single ranking is as deep as the index gives; what a fused one holds depends on how deep its parts are.
+        count = CUTOFF_MAX if mode is SearchMode.HYBRID else LIMIT_MAX
+        turns = asyncio.Semaphore(SEARCHES_AT_ONCE)
+        run: Run = {query_id: [] for query_id in queries}
+        done = 0
+
+        async def search(query_id: str, query: str) -> None:
+            nonlocal done
+            async with turns:
+                ranked = await searcher.rank_documents(query, mode, count)
+            run[query_id] = [RankedDocument(document_id, score) for document_id, score in ranked]
             done += 1
-            progress("documents", done, len(documents))
-            if receipt.error:
-                message = f"document {receipt.document_id!r} of {evaluation_set.name}: {receipt.error}"
-                raise InvalidInput("dataset", message) from receipt.error
-    stats = await parts.index.stats()
-    if stats.document_count != len(documents):
-        raise InvalidInput(
-            "data_dir",
-            f"the index holds {stats.document_count} documents, but {evaluation_set.name} has {len(documents)}; "
-            "give a directory of its own.",
+            self._progress(f"{mode.value} queries", done, len(run))
+
+        searches = [asyncio.ensure_future(search(*item)) for item in queries.items()]
+        try:
+            await asyncio.gather(*searches)
+        finally:
+            for task in searches:
+                task.cancel()
+            await asyncio.gather(*searches, return_exceptions=True)
+        return run
+
+    async def _score_all(self, mode: SearchMode, searcher: Searcher, index: MemoryIndex) -> Run:
+        """Find what the searcher would, all queries at once: thousands of hits a query cost more than their scores."""
+        queries = self._set.queries
+        for query in queries.values():
+            searcher.check_query(query)
+        if mode is SearchMode.DENSE:
+            encoded = [(await self.encoder.encode_queries([query])).embeddings for query in queries.values()]
+            names, scores = await asyncio.to_thread(index.score_documents, np.concatenate(encoded))
+            run = {query_id: _best(names, row) for query_id, row in zip(queries, scores, strict=True)}
+        else:
+            run = {
+                query_id: _best(*index.score_documents_sparse(sparse_query(query)), above=0.0)
+                for query_id, query in queries.items()
+            }
+        self._progress(f"{mode.value} queries", len(run), len(run))
+        return run
+
+    async def _prepare(self) -> Searcher:
+        await self._ingest()
+        self._searcher = Searcher(self.encoder, self._index, self._system.tokenizer)
+        return self._searcher
+
+    async def _ingest(self) -> None:
+        name = self._set.name
+        documents = [Document(row.document_id, row.text, title=row.title) for row in self._set.documents]
+        done = 0
+        ingestor = Ingestor(
+            self.encoder,
+            self._index,
+            self._system.chunker,
+            chunk_encoder=self._system.chunk_encoder,
+            batch_tokens_max=BATCH_TOKENS_MAX,
         )
+        async with aclosing(ingestor.ingest_all(documents)) as receipts:
+            async for receipt in receipts:
+                done += 1
+                self._progress("documents", done, len(documents))
+                if receipt.error:
+                    message = f"document {receipt.document_id!r} of {name}: {receipt.error}"
+                    raise InvalidInput("dataset", message) from receipt.error
+        stats = await self._index.stats()
+        if stats.document_count != len(documents):
+            raise InvalidInput(
+                "data_dir",
+                f"the index holds {stats.document_count} documents, but {name} has {len(documents)}; give a directory "
+                "of its own.",
+            )
 
 
-async def _search(evaluation_set: EvaluationSet, mode: SearchMode, searcher: Searcher, progress: Progress) -> Run:
-    turns = asyncio.Semaphore(SEARCHES_AT_ONCE)
-    run: Run = {query_id: [] for query_id in evaluation_set.queries}
-    done = 0
-
-    async def search(query_id: str, query: str) -> None:
-        nonlocal done
-        async with turns:
-            ranked = await searcher.rank_documents(query, mode, CUTOFF_MAX)
-        run[query_id] = [RankedDocument(document_id, score) for document_id, score in ranked]
-        done += 1
-        progress(f"{mode.value} queries", done, len(run))
-
-    searches = [asyncio.ensure_future(search(*item)) for item in evaluation_set.queries.items()]
-    try:
-        await asyncio.gather(*searches)
-    finally:
-        for task in searches:
-            task.cancel()
-        await asyncio.gather(*searches, return_exceptions=True)
-    return run
-
-
-class _KnownQueries:
-    """An encoder that has read all queries before, in batches: modes share the work.
-
-    An embedding never depends on its batch, so a search finds what it would find alone.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._known: dict[str, tuple[NDArray[np.float32], int]] = {}
-
-    async def learn(self, queries: Sequence[str]) -> None:
-        """Read queries. A batch with one that the encoder refuses is left out: its search will say which, and why."""
-        for start in range(0, len(queries), QUERY_BATCH):
-            batch = queries[start : start + QUERY_BATCH]
-            with suppress(InvalidInput):
-                encoded = await self._encoder.encode_queries(batch)
-                self._known |= zip(batch, zip(encoded.embeddings, encoded.token_counts, strict=True), strict=True)
-
-    async def info(self) -> EncoderInfo:
-        return await self._encoder.info()
-
-    async def encode_queries(self, queries: Sequence[str]) -> Encoded:
-        if any(query not in self._known for query in queries):
-            return await self._encoder.encode_queries(queries)
-        known = [self._known[query] for query in queries]
-        return Encoded(np.stack([embedding for embedding, _ in known]), tuple(count for _, count in known))
-
-    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
-        return await self._encoder.encode_passages(passages)
-
-    async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
-        return await self._encoder.encode_tokenized_passages(passages)
-
-    async def encode_document(
-        self, token_ids: TokenIds, chunk_ends: TokenIds, *, state: bytes | None = None, keep_state: bool = False
-    ) -> EncodedDocument:
-        return await self._encoder.encode_document(token_ids, chunk_ends, state=state, keep_state=keep_state)
-
-    async def close(self) -> None:
-        await self._encoder.close()
+def _best(names: Sequence[str], scores: NDArray[np.float32], above: float = -np.inf) -> list[RankedDocument]:
+    places = np.argsort(-scores, kind="stable")[:LIMIT_MAX]
+    return [RankedDocument(names[place], float(scores[place])) for place in places if scores[place] > above]

@@ -122,7 +122,7 @@ class Searcher:
         self, query: str, mode: SearchMode, wanted: int, count: Callable[[_Candidates], int]
     ) -> tuple[_Candidates, dict[str, DocumentRecord], _EncodedQuery, float]:
         """Check and encode the query, and ask the index for candidates until ``count`` says that enough are there."""
-        self._check_query(query)
+        self.check_query(query)
         sparse = sparse_query(query) if mode is not SearchMode.DENSE else None
         encoding = asyncio.ensure_future(self._encode(query)) if mode is not SearchMode.SPARSE else None
         try:
@@ -176,7 +176,8 @@ class Searcher:
         if not 1 <= top_k <= TOP_K_MAX:
             raise InvalidInput("top_k", f"top_k is {top_k}; 1 to {TOP_K_MAX} are allowed.")
 
-    def _check_query(self, query: str) -> None:
+    def check_query(self, query: str) -> None:
+        """Refuse a query that is empty or too long: :class:`InvalidInput` names ``query``."""
         check_characters("query", query)
         if not query.strip():
             raise InvalidInput("query", "query is empty or only white space; say what to look for.")

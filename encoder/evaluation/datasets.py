@@ -36,6 +36,7 @@ class EvaluationSet:
     qrels: Qrels  # of these queries
     queries_unjudged: int  # queries left out, as nothing is known to answer them
     documents_blank: int  # documents left out, as they have neither text nor title: nothing can find them
+    length: int | None = None  # tokens that its documents were lengthened to
 
 
 def load_evaluation_set(folder: Path) -> EvaluationSet:

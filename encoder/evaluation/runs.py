@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from encoder.errors import InvalidInput
+from encoder.jsonl import read_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ def rank_documents(chunks: Iterable[tuple[str, float]], limit: int) -> list[Rank
     return [RankedDocument(document_id, score) for document_id, score in best.items()]
 
 
+def cut_run(run: Run, limit: int) -> Run:
+    """Keep the first documents of each query."""
+    return {query_id: ranked[:limit] for query_id, ranked in run.items()}
+
+
 def strict_scores(ranked: Sequence[RankedDocument]) -> list[float]:
     """Scores in float32 that fall with every rank: trec_eval reads ranks from scores, and orders ties by its own rule.
 
@@ -48,6 +55,58 @@ def strict_scores(ranked: Sequence[RankedDocument]) -> list[float]:
     return [float(score) for score in scores]
 
 
+def read_trec_run(path: Path) -> Run:
+    """Read ``query Q0 document rank score tag`` lines; documents are ordered by score, as trec_eval orders them.
+
+    :class:`InvalidInput` names the line at fault: other than six fields, a score that is no number, a document twice.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for place, line in read_lines(path, "run"):
+        fields = line.split()
+        if len(fields) != 6:
+            message = f"{place} has {len(fields)} fields; query, Q0, document, rank, score and tag are wanted."
+            raise InvalidInput("run", message)
+        query_id, _, document_id, _, score, _ = fields
+        documents = found.setdefault(query_id, {})
+        if document_id in documents:
+            raise InvalidInput("run", f"{place}: document {document_id!r} occurs twice for query {query_id!r}.")
+        documents[document_id] = _score(place, score)
+    if not found:
+        raise InvalidInput("run", f"{path} holds no run; each line is query, Q0, document, rank, score and tag.")
+    return {
+        query_id: [RankedDocument(*item) for item in sorted(documents.items(), key=_by_score, reverse=True)]
+        for query_id, documents in found.items()
+    }
+
+
+def fuse_runs(runs: Sequence[Run], limit: int) -> Run:
+    """Fuse runs document by document by plain reciprocal rank (Cormack, Clarke and Büttcher 2009, constant 60)."""
+    fused: Run = {}
+    for query_id in dict.fromkeys(query_id for run in runs for query_id in run):
+        scores: dict[str, float] = {}
+        for run in runs:
+            for rank, document in enumerate(run.get(query_id, ()), start=1):
+                scores[document.document_id] = scores.get(document.document_id, 0.0) + 1 / (60 + rank)
+        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
+        fused[query_id] = [RankedDocument(*item) for item in best]
+    return fused
+
+
+def _score(place: str, score: str) -> float:
+    try:
+        value = float(score)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidInput("run", f"{place}: score is {score!r}; it must be a number.")
+    return value
+
+
+def _by_score(item: tuple[str, float]) -> tuple[float, str]:
+    document_id, score = item
+    return score, document_id
+
+
 def write_trec_run(path: Path, run: Mapping[str, Sequence[RankedDocument]], tag: str) -> None:
     """Write ``query Q0 document rank score tag`` lines.
 
@@ -56,11 +115,11 @@ def write_trec_run(path: Path, run: Mapping[str, Sequence[RankedDocument]], tag:
     """
     for name in (*run, *(document.document_id for ranked in run.values() for document in ranked)):
         if name.split() != [name]:
-            raise InvalidInput("run-file", f"id {name!r} holds white space, which a TREC run cannot hold; rename it.")
+            raise InvalidInput("run", f"id {name!r} holds white space, which a TREC run cannot hold; rename it.")
     try:
         with path.open("w", encoding="utf-8") as file:
             for query_id, ranked in run.items():
                 for rank, (document, score) in enumerate(zip(ranked, strict_scores(ranked), strict=True), start=1):
                     file.write(f"{query_id} Q0 {document.document_id} {rank} {score:.9g} {tag}\n")
     except OSError as error:
-        raise InvalidInput("run-file", f"{path} cannot be written ({error.strerror}).") from error
+        raise InvalidInput("run", f"{path} cannot be written ({error.strerror}).") from error

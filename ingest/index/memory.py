@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ingest.index import points
 from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
 
+_SCORES_AT_ONCE = 1 << 25
+
 _Place = tuple[int, int]  # generation, chunk_index
 
 
@@ -81,7 +83,27 @@ class MemoryIndex:
     async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
         """Score the chunks that share a term with the query by BM25."""
         points.check_limit(limit)
-        return self._laid_out().search_terms(sparse, limit)
+        arrays = self._laid_out()
+        return arrays.best(arrays.score_terms(sparse), limit, above=0.0)
+
+    def score_documents(self, embeddings: NDArray[np.float32]) -> tuple[list[str], NDArray[np.float32]]:
+        """Score all documents for many queries ``(q, d)`` at once: their ids, sorted, and cosines ``(q, documents)``.
+
+        A document's score is its best chunk's, whatever its generation.
+        """
+        points.check_embedding(embeddings[0], self.dimension)
+        arrays = self._laid_out()
+        queries = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        rows = max(1, _SCORES_AT_ONCE // max(1, len(arrays.chunks)))
+        blocks = [
+            arrays.best_chunks(queries[at : at + rows] @ arrays.embeddings.T) for at in range(0, len(queries), rows)
+        ]
+        return arrays.document_ids, np.concatenate(blocks)
+
+    def score_documents_sparse(self, sparse: SparseVector) -> tuple[list[str], NDArray[np.float32]]:
+        """Score all documents by their best chunk's BM25: their ids, sorted, and ``(documents,)``."""
+        arrays = self._laid_out()
+        return arrays.document_ids, arrays.best_chunks(arrays.score_terms(sparse)[None])[0]
 
     async def stats(self) -> IndexStats:
         """Count what is there."""
@@ -93,7 +115,7 @@ class MemoryIndex:
 
     def _laid_out(self) -> _Arrays:
         if self._arrays is None:
-            indexed = [chunk for chunks in self._chunks.values() for chunk in chunks.values()]
+            indexed = [chunk for _, chunks in sorted(self._chunks.items()) for chunk in chunks.values()]
             self._arrays = _Arrays.of(indexed, self.dimension)
         return self._arrays
 
@@ -108,6 +130,8 @@ class _Arrays:
     starts: NDArray[np.int64]  # (t + 1,), where each term's postings begin
     rows: NDArray[np.int64]  # (m,), chunks
     weights: NDArray[np.float32]  # (m,)
+    document_ids: list[str]  # sorted, as the chunks are
+    document_starts: NDArray[np.int64]  # where each document's chunks begin
 
     @classmethod
     def of(cls, indexed: Sequence[IndexedChunk], dimension: int) -> _Arrays:
@@ -121,6 +145,8 @@ class _Arrays:
         order = np.argsort(found, kind="stable")
         terms, starts = np.unique(found[order], return_index=True)
         rows = np.repeat(np.arange(len(indexed)), sizes)[order]
+        owners = [chunk.chunk.document_id for chunk in indexed]
+        document_starts = [place for place, owner in enumerate(owners) if place == 0 or owners[place - 1] != owner]
         return cls(
             [chunk.chunk for chunk in indexed],
             embeddings,
@@ -128,9 +154,19 @@ class _Arrays:
             np.append(starts, len(found)),
             rows,
             weights[order],
+            [owners[place] for place in document_starts],
+            np.array(document_starts, np.int64),
         )
 
-    def search_terms(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+    def best_chunks(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn scores of chunks ``(q, n)`` into those of documents ``(q, documents)``."""
+        if not self.document_ids:
+            return scores
+        best: NDArray[np.float32] = np.maximum.reduceat(scores, self.document_starts, axis=1)
+        return best
+
+    def score_terms(self, sparse: SparseVector) -> NDArray[np.float32]:
+        """Score all chunks by BM25: ``(n,)``, 0 where no term is shared."""
         scores = np.zeros(len(self.chunks), np.float32)
         for term, count in zip(sparse.indices, sparse.values, strict=True):
             place = int(np.searchsorted(self.terms, term))
@@ -141,7 +177,7 @@ class _Arrays:
             # Qdrant's Modifier.IDF, by which the engine scores.
             rarity = np.log1p((len(self.chunks) - frequency + 0.5) / (frequency + 0.5))
             scores[self.rows[postings]] += self.weights[postings] * np.float32(count * rarity)
-        return self.best(scores, limit, above=0.0)
+        return scores
 
     def best(self, scores: NDArray[np.float32], limit: int, above: float = -np.inf) -> list[IndexHit]:
         if limit < len(scores):

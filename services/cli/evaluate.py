@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.modes import Mode
 from services.settings import CommandSettings
 
 if TYPE_CHECKING:
     from encoder.evaluation.datasets import EvaluationSet
-    from services.evaluation import Evaluation, Progress
-    from services.results import SearchMode
+    from ingest.index.interface import VectorIndex
+    from services.evaluation import Progress, System
+    from services.evaluation_output import EvaluationOutput
+
+
+class Mode(StrEnum):
+    """As :class:`encoder.evaluation.results.EvaluationMode`, which costs an import."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    HYBRID = "hybrid"
+    BM25S = "bm25s"
+    RRF = "rrf"
+
+
+class Chunks(StrEnum):
+    """How documents become embeddings."""
+
+    ALONE = "alone"
+    ONE_PASS = "one-pass"
+    DOCUMENT = "document"
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Which model is measured, and how it reads documents."""
+
+    settings: CommandSettings
+    sentence_transformers: Path | None
+    system: str | None
+    chunks: Chunks
+    chunk_tokens: int
 
 
 def evaluate(
@@ -28,69 +56,138 @@ def evaluate(
     ],
     mode: Annotated[
         list[Mode] | None,
-        typer.Option(help="How to score; may be repeated: modes of a set share its index. Default: hybrid."),
+        typer.Option(
+            help="How to rank; may be repeated: modes of a set share its index. bm25s is an independent BM25 over the same "
+            "passages, rrf fuses it with dense by plain reciprocal rank. Default: hybrid."
+        ),
+    ] = None,
+    chunks: Annotated[
+        Chunks,
+        typer.Option(help="How chunks are encoded: alone, in one pass through their document, or document as one."),
+    ] = Chunks.ALONE,
+    chunk_tokens: Annotated[int, typer.Option(min=16, help="Most tokens of a chunk.")] = 256,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(help="Lengthen documents to so many tokens with text of others of the set; may be repeated."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --length.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="Model folder. Default: the model that is shipped.")] = None,
+    sentence_transformers: Annotated[
+        Path | None, typer.Option(help="Measure this sentence-transformers folder in place of a model of ours.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="What results call the model. Default: its own name.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Test the difference from this TREC run, or from the run of the same name in this folder."),
+    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Write what was found into this folder, as TREC runs.")] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write the metrics of every query, as JSON lines.")] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="Write every query's documents with their dense and sparse scores and ranks, as JSON lines."),
     ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per set and mode, and nothing else.")
     ] = False,
-    run_file: Annotated[
-        Path | None, typer.Option(help="Write what was found to this file, as a TREC run (one set and mode only).")
-    ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Keep each set's index in a folder of its own here, and use it again.")
+        Path | None,
+        typer.Option(help="Search the embedded engine, each set's index in a folder here. Default: exact, in memory."),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Model folder. Default: the model that is shipped.")] = None,
 ) -> None:
-    """Measure nDCG@10, recall@100 and MRR@10; a document's score is its best chunk's."""
+    """Measure nDCG@10, MRR@10 and recall with 95 % intervals; a document's score is its best chunk's."""
     from encoder.errors import InvalidInput
     from encoder.evaluation.datasets import load_evaluation_set
-    from services.results import SearchMode
+    from encoder.evaluation.results import EvaluationMode
+    from services.evaluation_output import EvaluationOutput
 
-    modes = list(dict.fromkeys(mode or [Mode.HYBRID]))
-    if run_file and len(dataset) * len(modes) > 1:
-        raise InvalidInput("run_file", "--run-file holds one run; give one --dataset and one --mode.")
+    modes = [EvaluationMode(name.value) for name in dict.fromkeys(mode or [Mode.HYBRID])]
+    if chunks is Chunks.DOCUMENT and modes != [EvaluationMode.DENSE]:
+        raise InvalidInput(
+            "chunks", "--chunks document leaves no chunks to find by their words; give --mode dense only."
+        )
+    if model and sentence_transformers:
+        raise InvalidInput("model", "--model and --sentence-transformers exclude each other; give one of them.")
+    if sentence_transformers and chunks is not Chunks.ALONE:
+        raise InvalidInput("chunks", f"--chunks {chunks} needs a model of ours; give --chunks alone.")
+    if candidates:
+        modes = list(dict.fromkeys([EvaluationMode.DENSE, EvaluationMode.SPARSE, *modes]))
+    lengths = list(dict.fromkeys(length or []))
     settings = CommandSettings.load({"model": model} if model else {})
     sets = [load_evaluation_set(folder) for folder in dataset]  # all of them first: the work takes minutes
-    asyncio.run(
-        _evaluate(settings, sets, [SearchMode(name.value) for name in modes], data_dir, run_file, as_json=json_output)
+    output = EvaluationOutput.open(
+        sets, modes, as_json=json_output, baseline=baseline, run_dir=run_dir, per_query=per_query, candidates=candidates
     )
+    chosen = _Model(settings, sentence_transformers, system, chunks, chunk_tokens)
+    asyncio.run(_evaluate(chosen, sets, lengths, seed, data_dir, output))
 
 
 async def _evaluate(
-    settings: CommandSettings,
+    model: _Model,
     sets: Sequence[EvaluationSet],
-    modes: Sequence[SearchMode],
+    lengths: Sequence[int],
+    seed: int,
     data_dir: Path | None,
-    run_file: Path | None,
-    *,
-    as_json: bool,
+    output: EvaluationOutput,
 ) -> None:
-    from encoder.evaluation.runs import write_trec_run
-    from encoder.tokenizer import Tokenizer
+    from encoder.evaluation.lengthening import lengthen
     from services.evaluation import evaluate_set
-    from services.in_process import load_encoder, open_parts
 
-    tokenizer = Tokenizer.load(settings.model)
-    encoder = await load_encoder(settings)
+    system = await _load(model)
     try:
-        for evaluation_set in sets:
-            with _folder(data_dir, evaluation_set.name) as folder, _progress(evaluation_set.name) as progress:
-                async with open_parts(folder, encoder, tokenizer) as parts:
-                    async for evaluation in evaluate_set(evaluation_set, modes, parts, progress):
-                        _print(evaluation, as_json=as_json)
-                        if run_file:
-                            write_trec_run(run_file, evaluation.run, f"mamba-search-{evaluation.mode.value}")
+        for found in sets:
+            # One at a time: lengthened sets are large.
+            for tokens in lengths or [None]:
+                lengthened = lengthen(found, tokens, system.tokenizer, seed=seed) if tokens else found
+                async with _open_index(data_dir, lengthened, system) as index:
+                    with _progress(output.name_of(lengthened)) as progress:
+                        async for evaluation in evaluate_set(lengthened, output.modes, system, index, progress):
+                            output.add(lengthened, system, evaluation)
     finally:
-        await encoder.close()
+        await system.encoder.close()
+        output.close()
 
 
-@contextlib.contextmanager
-def _folder(data_dir: Path | None, name: str) -> Iterator[Path]:
-    if data_dir:
-        yield data_dir / name
+async def _load(model: _Model) -> System:
+    """Load the model, and put together how it reads documents."""
+    from encoder.tokenizer import Tokenizer
+    from ingest.chunk_encoding import ChunksAlone, ChunksInOnePass
+    from ingest.chunking import Chunker
+    from services.evaluation import System
+    from services.evaluation_models import load_sentence_transformers, load_with_parameters
+
+    whole_document = 1 << 40  # tokens: no document has as many
+    if model.sentence_transformers:
+        encoder, parameters = await load_sentence_transformers(model.sentence_transformers, model.settings)
     else:
-        with tempfile.TemporaryDirectory(prefix="mamba-search-evaluate-") as folder:
-            yield Path(folder)
+        encoder, parameters = await load_with_parameters(model.settings)
+    tokenizer = Tokenizer.load(model.sentence_transformers or model.settings.model)
+    return System(
+        name=model.system or (await encoder.info()).model,
+        encoder=encoder,
+        tokenizer=tokenizer,
+        chunker=Chunker(tokenizer, whole_document if model.chunks is Chunks.DOCUMENT else model.chunk_tokens),
+        chunk_encoder=ChunksAlone() if model.chunks is Chunks.ALONE else ChunksInOnePass(tokenizer),
+        chunks=model.chunks.value,
+        parameters=parameters,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open_index(data_dir: Path | None, found: EvaluationSet, system: System) -> AsyncIterator[VectorIndex]:
+    from ingest.index.embedded import EmbeddedIndex
+    from ingest.index.memory import MemoryIndex
+
+    dimension, fingerprint = await system.index_layout()
+    index: VectorIndex
+    if data_dir:
+        folder = data_dir / (f"{found.name}-{found.length}" if found.length else found.name)
+        index = await EmbeddedIndex.open(folder, dimension=dimension, fingerprint=fingerprint)
+    else:
+        index = MemoryIndex(dimension=dimension, fingerprint=fingerprint)
+    try:
+        yield index
+    finally:
+        await index.close()
 
 
 @contextlib.contextmanager
@@ -110,26 +207,3 @@ def _progress(name: str) -> Iterator[Progress]:
             bars.update(tasks[what], completed=done)
 
         yield show
-
-
-def _print(evaluation: Evaluation, *, as_json: bool) -> None:
-    metrics = evaluation.metrics
-    row = {
-        "dataset": evaluation.dataset,
-        "mode": evaluation.mode.value,
-        "documents": evaluation.documents,
-        "queries": evaluation.queries,
-        "ndcg@10": round(metrics.ndcg_at_10, 5),
-        "recall@100": round(metrics.recall_at_100, 5),
-        "mrr@10": round(metrics.mrr_at_10, 5),
-        "seconds": round(evaluation.seconds, 2),
-    }
-    if as_json:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
-    else:
-        shown = (
-            f"nDCG@10 {metrics.ndcg_at_10:.4f}  recall@100 {metrics.recall_at_100:.4f}  MRR@10 {metrics.mrr_at_10:.4f}"
-        )
-        size = f"{evaluation.documents:,} documents, {evaluation.queries:,} queries, {evaluation.seconds:.0f} s"
-        sys.stdout.write(f"{evaluation.dataset:<20} {evaluation.mode.value:<7} {shown}  ({size})\n")
-    sys.stdout.flush()
