@@ -69,9 +69,11 @@ def _window_begins(
 ) -> Numbers:
     """Choose where each window begins in its text: somewhere in its own stretch, moved on to a sentence's begin."""
     store = training_set.passages
-    last = np.maximum(store.lengths[texts] - _WINDOW_MIN, 0)
-    jitter = rng.integers(-(width // 4), width - width // 4, len(texts))
-    begins = np.clip(windows * width + jitter, 0, last)
+    lengths = store.lengths[texts]
+    last = np.maximum(lengths - _WINDOW_MIN, 0)
+    stretch = lengths / -(-lengths // width)
+    # The first stretch begins with the text itself in a quarter of the cases.
+    begins = np.clip((windows + rng.random(len(texts)) - 0.25) * stretch, 0, last).astype(np.int64)
     ahead, seen = store.cut(store.starts[texts] + begins, last - begins, min(_SENTENCE_WITHIN, width // 2))
     ends = np.isin(ahead, training_set.sentence_ends) & (np.arange(ahead.shape[1]) < seen[:, None])
     moved = begins + np.argmax(ends, axis=1) + 1
