@@ -14,6 +14,7 @@ import pydantic
 
 from encoder.errors import InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER, ModelConfig
+from encoder.training.mining_config import MiningConfig
 from encoder.training.sources import SourceConfig
 
 CONFIGS_FOLDER = Path(__file__).parent / "configs"
@@ -171,6 +172,7 @@ class TrainConfig(_Table):
     teacher: TeacherTable | None = None
     optimizer: OptimizerTable
     run: RunTable
+    mining: MiningConfig = MiningConfig()
     sources: tuple[SourceConfig, ...] = pydantic.Field(min_length=1)
     tasks: tuple[Task, ...] = pydantic.Field(min_length=1)
 

@@ -16,6 +16,7 @@ from services.cli.convert import convert
 from services.cli.encode import encode
 from services.cli.evaluate import evaluate
 from services.cli.ingest import ingest
+from services.cli.mine import mine
 from services.cli.search import search
 from services.cli.train import train
 from services.cli.up import up
@@ -73,7 +74,7 @@ def _make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    for command in (up, ingest, search, encode, evaluate, convert, train):
+    for command in (up, ingest, search, encode, evaluate, convert, train, mine):
         app.command(cls=_Command)(command)
     return app
 
