@@ -13,7 +13,7 @@ MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint check demo stubs readme evaluate prove-quality prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes clean
+.PHONY: help setup test lint check demo stubs readme evaluate prove-quality prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -73,6 +73,9 @@ prove-cpu-speed: setup  ## Fail unless the default model outruns a BERT of its s
 
 prove-cpu-memory: setup  ## Fail unless a document of 1M tokens needs hardly more memory than one of 8K.
 	$(BIN)/python tests/benchmarks/cpu_memory.py
+
+prove-batches: setup  ## Fail unless one process builds training batches at 2M tokens/s.
+	$(BIN)/python tests/benchmarks/batch_building.py
 
 prove-gpu-upstream: setup  ## Fail unless hidden states equal mamba_ssm's, on an NVIDIA GPU; compiles for minutes.
 	@$(BIN)/python -c "import sys; from encoder.kernels.upstream import missing; from encoder.sizes import SIZES; sys.exit(missing(SIZES['codestral-7b']) or None)"

@@ -1,5 +1,6 @@
 """Mining and fused rankings: what is found is right, what may answer the query is no negative."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from encoder.errors import CheckpointError, InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
-from encoder.training.embedders import ModelEmbedder
+from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
 from encoder.training.examples import TrainingSet, open_set
 from encoder.training.mining import Mined, mine
 from encoder.training.mining_config import MiningConfig
 from encoder.training.nearest import Ids, nearest
 from encoder.training.rankings import Method, fuse, targets
 from encoder.training.sampling import PairShape, pair_batch
+from encoder.training.teacher import TeacherInput, TeacherRules
 from encoder.training.units import Units
+from services.cli.app import run as run_command
 from tests.tiny_model import save_tiny_model
 from tests.training_sets import made_set, prepared, write_rows
 
@@ -155,6 +158,32 @@ def test_the_model_itself_finds_candidates(tmp_path: Path, tokenizer: Tokenizer)
         ModelEmbedder.load(folder, strange, tokens_max=64, device="cpu")
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_teacher_embeds_texts_of_any_length_in_their_order(tokenizer: Tokenizer, *, shared: bool) -> None:
+    rules = TeacherRules(DEFAULT_MODEL_FOLDER, shared_vocabulary=shared, tokens_max=20, start_id=101, end_id=102)
+
+    class Counting:
+        """Embeds a text as the number of its first and of its last word."""
+
+        dimension = 2
+        word_embeddings = None
+
+        def embed(self, texts: TeacherInput) -> torch.Tensor:
+            if isinstance(texts, list):
+                found = [[tokenizer.encode(text)[0], tokenizer.encode(text)[-1]] for text in texts]
+            else:
+                ends = zip(texts.tokens.tolist(), texts.ends.tolist(), strict=True)
+                found = [[row[1], row[end - 1]] for row, end in ends]
+            return torch.tensor(found, dtype=torch.float32)
+
+    embedder = TeacherEmbedder(Counting(), rules, CPU)
+    texts = [np.array(tokenizer.encode(" ".join(["ship"] * (7 * n % 11 + 1) + ["snow"]))) for n in range(700)]
+    ship, snow = tokenizer.encode("ship snow")
+    assert embedder.embed_queries(texts).tolist() == [[ship, snow]] * 700
+    long = np.array(tokenizer.encode("snow " + "ship " * 60 + "snow"))
+    assert embedder.embed_passages([texts[0], long]).tolist() == [[ship, snow], [snow, ship]]
+
+
 def tokenizer_of_another_model(tmp_path: Path) -> Tokenizer:
     path = tmp_path / "tokenizer.json"
     path.write_bytes((DEFAULT_MODEL_FOLDER / "tokenizer.json").read_bytes() + b"\n")
@@ -226,3 +255,46 @@ def test_rankings_that_do_not_agree_are_refused() -> None:
         fuse([np.zeros((1, 2), np.float32), np.zeros((1, 3), np.float32)], "rrf")
     with pytest.raises(InvalidInput, match="with 2 weights cannot be fused"):
         fuse([np.zeros((1, 2), np.float32)], "rrf", [1.0, 2.0])
+
+
+def test_the_command_mines_what_the_configuration_marks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer
+) -> None:
+    facts(tmp_path)
+    model = save_tiny_model(tmp_path / "model")
+    settings = tmp_path / "run.toml"
+    settings.write_text(
+        f"""
+        out = "{tmp_path / "out"}"
+        cache = "{tmp_path / "cache"}"
+        processes = 1
+        device = "cpu"
+        [model]
+        start = "{model}"
+        [optimizer]
+        learning_rate = 1e-3
+        [run]
+        steps = 1
+        [mining]
+        candidates = 5
+        negatives = 3
+        [[sources]]
+        name = "facts"
+        format = "jsonl"
+        path = "{tmp_path / "a.jsonl"}"
+        mined = true
+        [[tasks]]
+        kind = "pairs"
+        batch_size = 2
+        """
+    )
+    assert run_command(["mine", str(settings), "--json", "--set", "mining.negatives=2"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["source"], told["queries"]) == ("facts", 24)
+    found = prepared(tmp_path / "cache", format="jsonl", path=tmp_path / "a.jsonl", mined=True)
+    assert found.groups.negatives.lengths.max() == 2
+    assert run_command(["mine", str(settings)]) == 0
+    assert capsys.readouterr().out.startswith("facts: 24 queries, of each ")
+    settings.write_text(settings.read_text().replace("mined = true", "mined = false"))
+    assert run_command(["mine", str(settings)]) != 0
+    assert "no source of the configuration has mined = true" in capsys.readouterr().err
