@@ -19,6 +19,7 @@ from encoder.tokenizer import Tokenizer
 from encoder.training import building
 from encoder.training.examples import TrainingSet, open_set, prepare
 from encoder.training.numbering import Numbering
+from encoder.training.sampling import DocumentShape, PairShape, document_batch, pair_batch
 from encoder.training.sources import SourceConfig
 from encoder.training.token_store import RaggedArray, RaggedWriter, TokenStore, token_dtype
 from ingest.chunking import Chunker
@@ -82,6 +83,19 @@ def test_documents_are_cut_as_ingestion_cuts_them(tmp_path: Path) -> None:
     chunks = Chunker(Tokenizer.load(DEFAULT_MODEL_FOLDER)).chunk(Document(document_id="d", text=text))
     assert np.diff(found.chunk_ends[0].astype(int), prepend=0).tolist() == [chunk.token_count for chunk in chunks]
     assert len(chunks) > 10
+
+
+def test_a_document_without_words_is_kept_and_never_drawn(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.docs.jsonl", [{"doc_id": "blank", "text": " "}, {"doc_id": "d", "text": "Words."}])
+    path = write_rows(tmp_path / "a.jsonl", [{"query": "q", "doc_id": "blank"}, {"query": "r", "doc_id": "d"}])
+    found = prepared(tmp_path / "cache", format="jsonl", path=path)
+    assert found.passages.lengths.tolist() == [0, 2]
+    shapes = (PairShape(2, (16,), (16,), negatives=1), DocumentShape(2, (16,), 102, query_widths=(16,)))
+    for step in range(8):
+        pairs, documents = pair_batch(found, shapes[0], 0, step, 0), document_batch(found, shapes[1], 0, step, 0)
+        assert pairs.passage_numbers.tolist() == [1, 1, 1, 1]
+        assert pairs.query_numbers.tolist() == documents.query_numbers.tolist() == [1, 1]
+        assert documents.documents.tolist() == [1, 1]
 
 
 def test_several_processes_write_what_one_does(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Groups:
     candidate_scores: RaggedArray | None = None  # float32, higher is better, beside them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingSet:
     """One source, ready to be drawn from. Cheap to pickle: another process maps the same files."""
 

@@ -50,9 +50,8 @@ def _read_jsonl(source: SourceConfig) -> Iterator[Item]:
     documents = companion(source.path)
     if documents:
         for place, row in read_rows(documents, _FIELD):
-            yield Passage(
-                _text(row, "text", place), string_of(row, "title", place, ""), string_of(row, "doc_id", place)
-            )
+            title = string_of(row, "title", place, "")
+            yield Passage(_text_or_title(row, "text", title, place), title, string_of(row, "doc_id", place))
     for place, row in read_rows(source.path, _FIELD):
         if "query" in row:
             yield _jsonl_question(row, place, has_documents=documents is not None)
@@ -180,7 +179,7 @@ def _text(row: Row, key: str, place: str) -> str:
 
 
 def _text_or_title(row: Row, key: str, title: str, place: str) -> str:
-    """Allow a document of a corpus no text, as some of BEIR have none: its title is read, or it is never drawn."""
+    """Allow a document no text, as real corpora hold some: its title is read, or it is never drawn."""
     text = string_of(row, key, place, "" if title else None)
     return text if text.strip() else ""
 

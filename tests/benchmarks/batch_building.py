@@ -1,6 +1,6 @@
 """Fails unless one process builds batches of every kind at 2 million tokens a second or more.
 
-The set is made up and lies in a temporary folder: 20,000 queries and documents of 20 to 8,000 tokens. The last line is the figure.
+The set is made up and mapped from disk: 20,000 queries, documents of 20 to 8,000 tokens. The last line is the figure.
 """
 
 import sys
