@@ -11,9 +11,11 @@ TORCH_INDEX ?=
 DATASETS ?= encoder/evaluation/datasets
 MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
+# A folder of all-MiniLM-L6-v2, or of another sentence-transformers model, to stand beside ours in the table.
+BASELINE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint check demo stubs readme evaluate prove-quality prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes clean
+.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -52,6 +54,11 @@ evaluate: setup  ## Measure quality over DATASETS in all MODES: JSON lines in RE
 	@mkdir -p $(dir $(RESULTS))
 	$(BIN)/mamba-search evaluate --json $(foreach set,$(wildcard $(DATASETS)/*/),--dataset $(set)) $(foreach mode,$(MODES),--mode $(mode)) > $(RESULTS)
 	@$(BIN)/python -m encoder.evaluation.report $(RESULTS)
+
+evaluate-baseline: setup  ## Measure BM25 and the sentence-transformers model BASELINE over DATASETS, in RESULTS.
+	@test -n "$(BASELINE)" || { echo "Name a folder: make evaluate-baseline BASELINE=all-MiniLM-L6-v2 RESULTS=build/baseline.jsonl" >&2; exit 1; }
+	@mkdir -p $(dir $(RESULTS))
+	$(BIN)/mamba-search evaluate --json $(foreach set,$(wildcard $(DATASETS)/*/),--dataset $(set)) --sentence-transformers $(BASELINE) --system all-MiniLM-L6-v2 --chunk-tokens 250 --mode dense --mode bm25s --mode rrf > $(RESULTS)
 
 prove-quality: evaluate  ## Fail unless the quality in RESULTS clears the project's bars.
 	$(BIN)/python tests/benchmarks/prove_quality.py $(RESULTS)

@@ -81,7 +81,10 @@ async def evaluate_set(
 
     :class:`InvalidInput` where the index holds documents that are not the set's, or a document cannot be ingested.
     """
-    work = _Work(evaluation_set, system, index, progress)
+    # An index that is kept will be searched by embeddings another time.
+    words_only = set(modes) <= {EvaluationMode.SPARSE, EvaluationMode.BM25S} and isinstance(index, MemoryIndex)
+    encoder = EvaluationEncoder(system.encoder, needed=not words_only)
+    work = _Work(evaluation_set, system, index, progress, encoder)
     for mode in dict.fromkeys(modes):
         started = time.perf_counter()
         run = await work.run(mode)
@@ -92,14 +95,21 @@ async def evaluate_set(
 class _Work:
     """One set on its way: what modes share is done once."""
 
-    def __init__(self, found: EvaluationSet, system: System, index: VectorIndex, progress: Progress) -> None:
+    def __init__(
+        self,
+        found: EvaluationSet,
+        system: System,
+        index: VectorIndex,
+        progress: Progress,
+        encoder: EvaluationEncoder,
+    ) -> None:
         self._set = found
         self._system = system
         self._index = index
         self._progress = progress
         self._runs: dict[EvaluationMode, Run] = {}
         self._searcher: Searcher | None = None
-        self.encoder = EvaluationEncoder(system.encoder)
+        self.encoder = encoder
 
     async def run(self, mode: EvaluationMode) -> Run:
         if mode not in self._runs:

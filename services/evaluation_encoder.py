@@ -17,10 +17,14 @@ QUERY_BATCH = 256
 
 
 class EvaluationEncoder:
-    """Passes everything on. An embedding never depends on its batch, so a search finds what it would find alone."""
+    """Passes everything on. An embedding never depends on its batch, so a search finds what it would find alone.
 
-    def __init__(self, encoder: Encoder) -> None:
+    With ``needed=False`` passages are not encoded: each gets the same embedding, where nobody will search by it.
+    """
+
+    def __init__(self, encoder: Encoder, *, needed: bool = True) -> None:
         self._encoder = encoder
+        self._needed = needed
         self._known: dict[str, tuple[NDArray[np.float32], int]] = {}
         self._calls = 0  # under way
         self._busy_since = 0.0
@@ -50,6 +54,8 @@ class EvaluationEncoder:
 
     async def encode_passages(self, passages: Sequence[str]) -> Encoded:
         """Encode passages, and count them."""
+        if not self._needed:
+            return Encoded(await self._unneeded(len(passages)), (0,) * len(passages))
         with self._metered():
             encoded = await self._encoder.encode_passages(passages)
         self.tokens += sum(encoded.token_counts)
@@ -57,6 +63,8 @@ class EvaluationEncoder:
 
     async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
         """Encode passages given as token ids, and count them."""
+        if not self._needed:
+            return Encoded(await self._unneeded(len(passages)), (0,) * len(passages))
         with self._metered():
             encoded = await self._encoder.encode_tokenized_passages(passages)
         self.tokens += sum(encoded.token_counts)
@@ -66,6 +74,8 @@ class EvaluationEncoder:
         self, token_ids: TokenIds, chunk_ends: TokenIds, *, state: bytes | None = None, keep_state: bool = False
     ) -> EncodedDocument:
         """Encode a document in one pass, and count it."""
+        if not self._needed:
+            return EncodedDocument(await self._unneeded(len(chunk_ends)), 0)
         with self._metered():
             encoded = await self._encoder.encode_document(token_ids, chunk_ends, state=state, keep_state=keep_state)
         self.tokens += encoded.token_count
@@ -74,6 +84,9 @@ class EvaluationEncoder:
     async def close(self) -> None:
         """Close the encoder."""
         await self._encoder.close()
+
+    async def _unneeded(self, count: int) -> NDArray[np.float32]:
+        return np.ones((count, (await self._encoder.info()).dimension), np.float32)
 
     @contextmanager
     def _metered(self) -> Iterator[None]:

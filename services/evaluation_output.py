@@ -61,8 +61,10 @@ class EvaluationOutput:
         if run_dir:
             _make_folder(run_dir)
         files = ExitStack()
-        opened = [_open(files, field, path) for field, path in (("per_query", per_query), ("candidates", candidates))]
-        return cls(modes, as_json, baseline, run_dir, *opened, files)
+        per_query_file, candidates_file = (
+            _open(files, field, path) for field, path in (("per_query", per_query), ("candidates", candidates))
+        )
+        return cls(modes, as_json, baseline, run_dir, per_query_file, candidates_file, files)
 
     @staticmethod
     def name_of(found: EvaluationSet) -> str:

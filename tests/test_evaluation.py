@@ -1,23 +1,26 @@
 """Evaluation through the product: judged queries, whole documents, one index for all modes."""
 
-import json
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from encoder.errors import InvalidInput
-from encoder.evaluation.datasets import load_evaluation_set
+from encoder.errors import FingerprintMismatch, InvalidInput
+from encoder.evaluation.datasets import EvaluationSet, load_evaluation_set
+from encoder.evaluation.metrics import METRICS
+from encoder.evaluation.results import EvaluationMode
 from encoder.interface import Encoded
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
-from services.cli.app import run
-from services.evaluation import Evaluation, evaluate_set
-from services.in_process import open_parts
-from services.results import SearchMode
+from ingest.chunk_encoding import ChunkEncoder, ChunksAlone, ChunksInOnePass
+from ingest.chunking import Chunker
+from ingest.index.embedded import EmbeddedIndex
+from ingest.index.interface import VectorIndex
+from ingest.index.memory import MemoryIndex
+from services.evaluation import Evaluation, System, evaluate_set
 from tests.fakes import FakeEncoder
-from tests.test_evaluation_datasets import write_set
-from tests.tiny_model import save_tiny_model
+from tests.test_evaluation_datasets import SHIPPED, write_set
 
 TOKENIZER = Tokenizer.load(DEFAULT_MODEL_FOLDER)
 # Two long documents and two short ones; each query names words of one document.
@@ -44,40 +47,101 @@ class CountingEncoder(FakeEncoder):
         return await super().encode_passages(passages)
 
 
-async def evaluate(folder: Path, data_dir: Path, encoder: FakeEncoder) -> list[Evaluation]:
-    found = load_evaluation_set(folder)
-    async with open_parts(data_dir, encoder, TOKENIZER) as parts:
-        steps: list[tuple[str, int, int]] = []
+async def evaluate(
+    source: Path | EvaluationSet, data_dir: Path | None, encoder: FakeEncoder, chunk_encoder: ChunkEncoder | None = None
+) -> list[Evaluation]:
+    found = load_evaluation_set(source) if isinstance(source, Path) else source
+    chunks = chunk_encoder or ChunksAlone()
+    system = System("fake", encoder, TOKENIZER, Chunker(TOKENIZER), chunks, "alone")
+    dimension, fingerprint = await system.index_layout()
+    index: VectorIndex = MemoryIndex(dimension=dimension, fingerprint=fingerprint)
+    if data_dir:
+        index = await EmbeddedIndex.open(data_dir, dimension=dimension, fingerprint=fingerprint)
+    steps: list[tuple[str, int, int]] = []
+    try:
         results = [
-            result async for result in evaluate_set(found, list(SearchMode), parts, lambda *step: steps.append(step))
+            result
+            async for result in evaluate_set(
+                found, list(EvaluationMode), system, index, lambda *step: steps.append(step)
+            )
         ]
+    finally:
+        await index.close()
     assert ("documents", len(found.documents), len(found.documents)) in steps
     assert ("dense queries", len(found.queries), len(found.queries)) in steps
+    assert [result.mode for result in results] == list(EvaluationMode)
     return results
 
 
-async def test_modes_share_an_index_and_documents_rank_by_their_best_chunk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["engine", "memory"])
+async def test_modes_share_an_index_and_documents_rank_by_their_best_chunk(tmp_path: Path, *, kept: bool) -> None:
     folder = write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS)
     encoder = CountingEncoder()
-    dense, sparse, hybrid = await evaluate(folder, tmp_path / "data", encoder)
-    assert [result.mode for result in (dense, sparse, hybrid)] == list(SearchMode)
-    for result in (dense, sparse, hybrid):
-        assert (result.dataset, result.documents, result.queries) == ("animals", 4, 3)
+    data_dir = tmp_path / "data" if kept else None
+    dense, sparse, hybrid, bm25s, rrf = await evaluate(folder, data_dir, encoder)
+    for result in (dense, sparse, hybrid, bm25s, rrf):
         assert set(result.run) == {"q1", "q2", "q3"}
         for ranked in result.run.values():
             assert len({document.document_id for document in ranked}) == len(ranked)
     # The answers stand in the last of several chunks.
-    assert sparse.run["q1"][0].document_id == "whales"
-    assert sparse.run["q2"][0].document_id == "birds"
-    assert sparse.metrics.mrr_at_10 == 1
-    assert dense.metrics.recall_at_100 == hybrid.metrics.recall_at_100 == 1
-    assert [document.document_id for document in sparse.run["q3"]] == ["rocks"]
+    for words in (sparse, bm25s):
+        assert words.run["q1"][0].document_id == "whales"
+        assert words.run["q2"][0].document_id == "birds"
+        assert words.metrics.mean("mrr@10") == 1
+        assert [document.document_id for document in words.run["q3"]] == ["rocks"]
+    assert dense.metrics.mean("recall@100") == hybrid.metrics.mean("recall@100") == 1
+    assert rrf.run["q3"][0].document_id == "rocks"
+    assert rrf.run["q3"][0].score == pytest.approx(2 / 61)
+    assert dense.tokens > 1000
+    assert dense.encode_s > 0
 
     chunks = encoder.passages
     assert chunks > len(CORPUS)
     assert len(dense.run["q1"]) == 4  # every document, though two of them have most of the chunks
-    await evaluate(folder, tmp_path / "data", encoder)
-    assert encoder.passages == chunks  # a kept index is used again
+    if kept:
+        await evaluate(folder, data_dir, encoder)
+        assert encoder.passages == chunks  # a kept index is used again
+
+
+async def test_the_index_in_memory_finds_what_the_engine_finds(tmp_path: Path) -> None:
+    found = load_evaluation_set(SHIPPED)
+    some = dict(list(found.queries.items())[:100])
+    found = dataclasses.replace(found, queries=some, qrels={query_id: found.qrels[query_id] for query_id in some})
+    in_engine = await evaluate(found, tmp_path / "data", FakeEncoder())
+    in_memory = await evaluate(found, None, FakeEncoder())
+    for engine, memory in zip(in_engine, in_memory, strict=True):
+        for metric in METRICS:
+            assert memory.metrics.mean(metric) == pytest.approx(engine.metrics.mean(metric), abs=0.01), engine.mode
+        for query_id, ranked in engine.run.items():
+            scores = {document.document_id: document.score for document in memory.run[query_id]}
+            if engine.mode is EvaluationMode.DENSE:
+                assert len(ranked) == len(scores) == 240
+            # Fused scores come from ranks, and equals may stand in any order.
+            if engine.mode not in (EvaluationMode.HYBRID, EvaluationMode.RRF):
+                for document in ranked[:20]:
+                    assert scores[document.document_id] == pytest.approx(document.score, abs=1e-4)
+
+
+async def test_one_pass_reads_documents_and_another_index_is_not_taken(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS)
+    encoder = CountingEncoder()
+    await evaluate(folder, tmp_path / "data", encoder, ChunksInOnePass(TOKENIZER))
+    assert encoder.passages == 0
+    with pytest.raises(FingerprintMismatch, match="one-pass"):
+        await evaluate(folder, tmp_path / "data", encoder)
+
+
+async def test_words_alone_need_no_embeddings(tmp_path: Path) -> None:
+    found = load_evaluation_set(write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS))
+    encoder = CountingEncoder()
+    system = System("fake", encoder, TOKENIZER, Chunker(TOKENIZER), ChunksAlone(), "alone")
+    dimension, fingerprint = await system.index_layout()
+    index = MemoryIndex(dimension=dimension, fingerprint=fingerprint)
+    (sparse,) = [
+        result async for result in evaluate_set(found, [EvaluationMode.SPARSE], system, index, lambda *_: None)
+    ]
+    assert sparse.metrics.mean("mrr@10") == 1
+    assert encoder.passages == 0
 
 
 async def test_recall_looks_past_long_documents(tmp_path: Path) -> None:
@@ -85,8 +149,9 @@ async def test_recall_looks_past_long_documents(tmp_path: Path) -> None:
     corpus = [{"_id": "long", "text": "whale song in the deep " * 45_000}]
     corpus += [{"_id": f"short{number}", "text": f"whale number {number} " * 3} for number in range(99)]
     folder = write_set(tmp_path / "set", corpus=corpus, queries=[{"_id": "q", "text": "whale"}], qrels="q\tlong\t1\n")
-    _, sparse, _ = await evaluate(folder, tmp_path / "data", FakeEncoder())
-    assert len(sparse.run["q"]) == 100
+    results = await evaluate(folder, None, FakeEncoder())
+    for result in results[:2]:
+        assert len(result.run["q"]) == 100
 
 
 async def test_an_index_of_other_documents_is_refused(tmp_path: Path) -> None:
@@ -96,61 +161,3 @@ async def test_an_index_of_other_documents_is_refused(tmp_path: Path) -> None:
     other = write_set(tmp_path / "b")
     with pytest.raises(InvalidInput, match="the index holds 6 documents, but b has 2"):
         await evaluate(other, tmp_path / "data", FakeEncoder())
-
-
-@pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MAMBASEARCH_ENCODER_THREADS", "1")
-    return save_tiny_model(tmp_path / "model")
-
-
-def test_the_command_prints_one_json_object_per_set_and_mode(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    animals = write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS)
-    tiny = write_set(tmp_path / "tiny")
-    arguments = ["evaluate", "--dataset", str(animals), "--dataset", str(tiny), "--mode", "dense", "--mode", "sparse"]
-    assert run([*arguments, "--json", "--model", str(model)]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(row["dataset"], row["mode"]) for row in rows] == [
-        ("animals", "dense"),
-        ("animals", "sparse"),
-        ("tiny", "dense"),
-        ("tiny", "sparse"),
-    ]
-    for row in rows:
-        assert list(row) == ["dataset", "mode", "documents", "queries", "ndcg@10", "recall@100", "mrr@10", "seconds"]
-    assert (rows[1]["documents"], rows[1]["queries"], rows[1]["mrr@10"]) == (4, 3, 1)
-
-
-def test_the_command_writes_a_run_and_keeps_the_index(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    animals = write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS)
-    arguments = ["evaluate", "--dataset", str(animals), "--mode", "sparse", "--model", str(model)]
-    run_file, data_dir = tmp_path / "run.txt", tmp_path / "data"
-    assert run([*arguments, "--run-file", str(run_file), "--data-dir", str(data_dir)]) == 0
-    assert capsys.readouterr().out.startswith("animals              sparse  nDCG@10 0.9201  recall@100 0.8333")
-    rows = [line.split() for line in run_file.read_text().splitlines()]
-    assert rows[0][:4] + rows[0][5:] == ["q1", "Q0", "whales", "1", "mamba-search-sparse"]
-    assert (data_dir / "animals").is_dir()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--dataset", "{missing}"], "missing is not a folder; give one in BEIR layout"),
-        (["--dataset", "{set}", "--mode", "sparse", "--mode", "dense", "--run-file", "r"], "--run-file holds one run"),
-        ([], "Missing option '--dataset'"),
-        (["--dataset", "{set}", "--mode", "fuzzy"], "'fuzzy' is not one of"),
-    ],
-)
-def test_wrong_calls_are_refused(
-    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    places = {"set": write_set(tmp_path / "set"), "missing": tmp_path / "missing"}
-    assert run(["evaluate", *(argument.format_map(places) for argument in arguments)]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert message in shown.err
-    assert shown.err.count("\n") == 1

@@ -2,17 +2,9 @@
 
 from pathlib import Path
 
+import mteb
 import numpy as np
 import pytest
-
-pytest.importorskip("mteb", reason="the extra `mteb` is not installed")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
-import mteb
 from datasets import Dataset
 from mteb.mocks import MockRetrievalTask, MockSTSTask
 from mteb.models import EncoderProtocol
@@ -22,6 +14,12 @@ from torch.utils.data import DataLoader
 from encoder.evaluation.mteb_model import MtebModel
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from tests.tiny_model import save_tiny_model
+
+pytestmark = [  # mteb's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 
 def load(folder: Path, **changes: object) -> MtebModel:

@@ -1,20 +1,28 @@
-"""The README's table is made from what `evaluate` prints."""
+"""The README's table and the page with plots are made from what `evaluate` prints."""
 
 import json
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
-from encoder.evaluation.report import BEGIN, END, insert_between, main, read_results, render_table
+from encoder.errors import InvalidInput
+from encoder.evaluation.report import BEGIN, END, insert_between, main
+from encoder.evaluation.report_page import render_page
+from encoder.evaluation.report_table import render_table
+from encoder.evaluation.results import read_results
 
 PROVE = Path(__file__).parent / "benchmarks" / "prove_quality.py"
 
 
-def line(dataset: str, mode: str, ndcg: float) -> str:
-    row = {"dataset": dataset, "mode": mode, "documents": 1398, "queries": 225, "seconds": 1.5}
-    return json.dumps(row | {"ndcg@10": ndcg, "recall@100": 0.75, "mrr@10": 0.5}) + "\n"
+def line(dataset: str, mode: str, ndcg: float, **more: object) -> str:
+    row = {"system": "ours", "dataset": dataset, "mode": mode, "documents": 1398, "queries": 225, "seconds": 1.5}
+    row |= {"ndcg@10": ndcg, "recall@100": 0.75, "recall@10": 0.7, "mrr@10": 0.5}
+    row["intervals"] = {"ndcg@10": [ndcg - 0.02, ndcg + 0.02]}
+    return json.dumps(row | more) + "\n"
 
 
 def write(path: Path, **scores: float) -> Path:
@@ -22,21 +30,51 @@ def write(path: Path, **scores: float) -> Path:
     return path
 
 
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+
+
 def test_the_table_has_a_row_per_set_and_means(tmp_path: Path) -> None:
-    path = write(tmp_path / "r", b__dense=0.2, a__dense=0.1, a__sparse=0.3, a__hybrid=0.4, b__hybrid=0.5, b__sparse=0.4)
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in render_table(read_results(path)).splitlines()]
-    assert rows[0][:3] == ["set", "documents", "queries"]
-    assert rows[0][3:] == ["dense nDCG@10", "sparse nDCG@10", "hybrid nDCG@10", "hybrid R@100", "hybrid MRR@10"]
-    assert rows[2] == ["a", "1,398", "225", "0.100", "0.300", "0.400", "0.750", "0.500"]
-    assert rows[3][3:6] == ["0.200", "0.400", "0.500"]
-    assert rows[4][3:6] == ["**0.150**", "**0.350**", "**0.450**"]
+    path = write(tmp_path / "r", b__dense=0.2, a__dense=0.1, a__sparse=0.3, a__hybrid=0.4, b__hybrid=0.5)
+    rows = cells(render_table(read_results([path])))
+    assert rows[0] == ["set", "documents", "queries", "dense", "sparse", "hybrid"]
+    assert rows[2] == ["a", "1,398", "225", "0.100 ± 0.020", "0.300 ± 0.020", "0.400 ± 0.020"]
+    assert rows[3][3:] == ["0.200 ± 0.020", "", "0.500 ± 0.020"]
+    assert rows[4][3:] == ["**0.150**", "", "**0.450**"]  # means over different sets do not compare
 
 
-def test_a_later_measurement_replaces_an_earlier_one_and_gaps_stay_empty(tmp_path: Path) -> None:
-    path = tmp_path / "r"
-    path.write_text(line("a", "dense", 0.1) + line("a", "dense", 0.9))
-    row = render_table(read_results(path)).splitlines()[2]
-    assert [cell.strip() for cell in row.split("|")[4:-1]] == ["0.900", "", "", "", ""]
+def test_others_stand_beside_ours_and_lengths_below(tmp_path: Path) -> None:
+    (tmp_path / "ours").write_text(
+        line("a", "dense", 0.5)
+        + line("a", "dense", 0.55, chunks="one-pass")
+        + line("a", "dense", 0.45, length=2048)
+        + line("a", "dense", 0.40, length=2048, chunks="document")
+    )
+    other = {"system": "MiniLM"}
+    (tmp_path / "theirs").write_text(
+        line("a", "dense", 0.6, **other) + line("a", "bm25s", 0.3, **other) + line("a", "rrf", 0.65, **other)
+    )
+    rows = cells(render_table(read_results([tmp_path / "ours", tmp_path / "theirs"])))
+    assert rows[0][3:] == [
+        "dense", "dense, one pass", "dense, one vector a document", "MiniLM dense", "bm25s", "MiniLM RRF with bm25s",
+    ]  # fmt: skip
+    assert [cell[:5] for cell in rows[2][3:]] == ["0.500", "0.550", "", "0.600", "0.300", "0.650"]
+    assert [row[0] for row in rows[3:]] == ["**mean**", "a, 2,048 tokens", "**mean, 2,048 tokens**"]
+    assert [cell[:5] for cell in rows[4][3:6]] == ["0.450", "", "0.400"]
+
+
+def test_a_later_measurement_replaces_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "r").write_text(line("a", "dense", 0.1) + line("a", "dense", 0.9))
+    (result,) = read_results([tmp_path / "r"])
+    assert result.ndcg_at_10 == 0.9
+
+
+def test_broken_results_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "r").write_text(line("a", "dense", 0.1) + '{"dataset": "a"}\n')
+    with pytest.raises(InvalidInput, match=r"r line 2: system: Field required"):
+        read_results([tmp_path / "r"])
+    assert main([str(tmp_path / "r")]) == 1
+    assert "line 2" in capsys.readouterr().err
 
 
 def test_the_table_goes_between_the_readmes_marks(tmp_path: Path) -> None:
@@ -49,6 +87,42 @@ def test_the_table_goes_between_the_readmes_marks(tmp_path: Path) -> None:
     assert "old" not in text
     with pytest.raises(ValueError, match="not both there"):
         insert_between("no marks", BEGIN, END, "table")
+
+
+DIFFERENCE = {"mean": 0.04, "low": 0.01, "high": 0.07, "p_bootstrap": 0.01, "p_randomization": 0.012}
+
+
+def test_the_page_shows_plots_intervals_and_significance(tmp_path: Path) -> None:
+    rows = [
+        line("a<b", "dense", 0.5, parameters=27_000_000, differences={"ndcg@10": DIFFERENCE | {"significant": True}}),
+        line("c", "dense", 0.6, parameters=27_000_000, differences={"ndcg@10": DIFFERENCE | {"significant": False}}),
+        *(line(name, "dense", 0.7, system="big", parameters=60_000_000) for name in ("a<b", "c")),
+        *(line("c", "dense", 0.5, length=length, tokens_per_s=1e4) for length in (2048, 8192, 32768)),
+    ]
+    (tmp_path / "r").write_text("".join(rows))
+    assert main([str(tmp_path / "r"), "--html", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert render_page(read_results([tmp_path / "r"])) == page  # the same bytes each time
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)  # nothing is fetched
+    plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles[:4] == ["Quality by set", "Quality by length", "Speed by length", "Quality against size"]
+    assert titles[4:] == ["Differences from the baseline"]
+    texts = [" ".join(ElementTree.fromstring(plot).itertext()) for plot in plots]
+    assert len(texts) == 4
+    assert "a<b" in texts[0]
+    assert "32,768" in texts[1]
+    assert "tokens/s" in texts[2]
+    assert "parameters" in texts[3]
+    assert "a&lt;b" in page
+    assert "0.5000 <small>[0.480, 0.520]</small>" in page
+    assert page.count("▲</span>") == 2  # by set, and among the differences
+    assert page.count("○</span>") == 2
+
+
+def test_a_plot_without_data_is_left_out(tmp_path: Path) -> None:
+    page = render_page(read_results([write(tmp_path / "r", a__dense=0.1)]))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["Quality by set"]
 
 
 def prove(path: Path) -> tuple[int, str]:

@@ -49,6 +49,13 @@ def test_a_document_is_read_in_one_pass_and_continued() -> None:
     assert run([sys.executable, "-c", BLOCKS["one-pass"] + shown]).strip() == "(2, 384) (2, 384) 33 True"
 
 
+def test_quality_is_measured_and_compared(tmp_path: Path) -> None:
+    code = BLOCKS["evaluate"].replace("build/runs", str(tmp_path / "runs"))
+    model = save_tiny_model(tmp_path / "model")
+    shown = shell(code, MAMBASEARCH_MODEL=str(model), MAMBASEARCH_ENCODER_THREADS="1")
+    assert "from squad_xquad_en.sparse, p " in shown
+
+
 def test_the_client_works_with_nothing_of_ours(tmp_path: Path) -> None:
     """Stubs from the .proto file alone, grpcio and protobuf from site-packages, our own packages out of reach."""
     shell(BLOCKS["stubs"].replace("_out=.", f"_out={tmp_path}"))

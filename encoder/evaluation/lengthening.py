@@ -1,9 +1,9 @@
 """Lengthens the documents of an evaluation set with text of others, to see what length does to quality.
 
-Some of a set's documents are given up as distractors: those that answer no query first, then others together with their
-queries, so that no distractor answers a query that is asked. Each remaining document keeps its id, its title and its whole
-text; distractors stand before and after it, the place drawn at random. Which documents are given up, the place and the
-order of distractors depend on the seed and the document's id alone: lengths differ in nothing but length.
+Some of a set's documents are given up as distractors: those that answer no query first, then others together with
+their queries, so that no distractor answers a query that is asked. Each remaining document keeps its id, its title and
+its whole text; distractors stand before and after it, the place drawn at random. Which documents are given up, the
+place and the order of distractors depend on the seed and the document's id alone: lengths differ in nothing but length.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SEPARATOR = "\n\n"
 def lengthen(found: EvaluationSet, tokens: int, tokenizer: Tokenizer, *, seed: int = 0) -> EvaluationSet:
     """Bring documents to ``tokens`` tokens; those that have more stay as they are: cutting could take the answer away.
 
-    A distractor that does not fit is cut; the separators between texts are not counted. :class:`InvalidInput` for a length
-    out of range, or a set so small that no document, or no query, would remain.
+    A distractor that does not fit is cut; the separators between texts are not counted. :class:`InvalidInput` for a
+    length out of range, or a set so small that no document, or no query, would remain.
     """
     if not LENGTH_MIN <= tokens <= LENGTH_MAX:
         raise InvalidInput("length", f"length is {tokens} tokens; {LENGTH_MIN} to {LENGTH_MAX} are allowed.")

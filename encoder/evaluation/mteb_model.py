@@ -1,7 +1,7 @@
 """Our encoder as mteb's: ``mteb.evaluate(MtebModel.load(folder), tasks)``.
 
-Fulfils ``mteb.models.EncoderProtocol`` (mteb 2: batches of a data loader in, an array out). Queries are read as queries and
-everything else as passages, each with its prompt of ``config.json``; prompts that a task suggests are not used.
+Fulfils ``mteb.models.EncoderProtocol`` (mteb 2: batches of a data loader in, an array out). Queries are read as queries
+and everything else as passages, each with its prompt of ``config.json``; prompts that a task suggests are not used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from mteb.models import ModelMeta
+from mteb.models.model_meta import ScoringFunction
 from mteb.similarity_functions import cos_sim, pairwise_cos_sim
 from mteb.types import PromptType
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class MtebModel:
             public_training_code=None,
             public_training_data=None,
             framework=["PyTorch"],
-            similarity_fn_name="cosine",
+            similarity_fn_name=ScoringFunction.COSINE,
             use_instructions=bool(config.query_prompt or config.passage_prompt),
             training_datasets=None,
         )
@@ -86,8 +87,8 @@ class MtebModel:
     ) -> NDArray[np.float32]:
         """Embed the texts of a data loader: ``(n, d)`` float32 in their order.
 
-        A text without words has no direction, and gets zeros. Texts over the limit are read as documents of one chunk, in
-        pieces; a query over its limit is cut there, and a warning counts how many were.
+        A text without words has no direction, and gets zeros. Texts over the limit are read as documents of one chunk,
+        in pieces; a query over its limit is cut there, and a warning counts how many were.
         """
         texts = [text for batch in inputs for text in batch["text"]]
         is_query = prompt_type == PromptType.query
@@ -102,11 +103,11 @@ class MtebModel:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:  # noqa: ANN401 - arrays or tensors
         """Cosines of all pairs: ``(n, m)``."""
-        return cos_sim(embeddings1, embeddings2)
+        return torch.as_tensor(cos_sim(embeddings1, embeddings2))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:  # noqa: ANN401
         """Cosines of pairs in order: ``(n,)``."""
-        return pairwise_cos_sim(embeddings1, embeddings2)
+        return torch.as_tensor(pairwise_cos_sim(embeddings1, embeddings2))
 
     def _encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         tokenizer, prompt = self._encoder.tokenizer, self._encoder.model.config.query_prompt

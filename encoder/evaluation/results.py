@@ -70,21 +70,21 @@ class Result(pydantic.BaseModel):
 Column = tuple[str, str, str]
 
 
-def read_results(path: Path) -> list[Result]:
+def read_results(paths: Iterable[Path]) -> list[Result]:
     """Read JSON lines; a later line about the same set, length and column replaces an earlier one, in its place.
 
     :class:`InvalidInput` names the line and the field at fault.
     """
-    found: dict[tuple[object, ...], Result] = {}
-    for place, line in read_lines(path, "results"):
+    results: dict[tuple[object, ...], Result] = {}
+    for place, line in (found for path in paths for found in read_lines(path, "results")):
         try:
             result = Result.model_validate_json(line)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "the line"
             raise InvalidInput("results", f"{place}: {field}: {first['msg']}.") from None
-        found[result.dataset, result.length, result.column] = result
-    return list(found.values())
+        results[result.dataset, result.length, result.column] = result
+    return list(results.values())
 
 
 def columns_of(results: Iterable[Result]) -> list[Column]:

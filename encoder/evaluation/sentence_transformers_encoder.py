@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 BATCH_SIZE_MAX = 1024
 _SIDE_BY_SIDE = {"cpu": 32, "cuda": 256}  # texts in one forward pass
-_NO_LIMIT = 1 << 20  # "none" as some tokenizers write it is far above
+_NO_LIMIT = 1 << 20
+_FIRST_AFTER_PADDING = ("roberta", "mpnet", "camembert")  # these count positions from behind the padding's id
 
 
 class SentenceTransformersEncoder:
     """Reads texts of any length that the model has positions for, also where its settings would cut them earlier."""
 
     def __init__(self, model: SentenceTransformer, name: str, fingerprint: str) -> None:
-        limits = [model.tokenizer.model_max_length, getattr(_config(model), "max_position_embeddings", _NO_LIMIT)]
-        model.max_seq_length = int(min(_NO_LIMIT, *limits))
+        tokens_max = _positions(model) or model.max_seq_length or _NO_LIMIT
+        model.max_seq_length = tokens_max
         self._model = model
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sentence-transformers")
         dimension = model.get_embedding_dimension()
@@ -41,8 +42,8 @@ class SentenceTransformersEncoder:
             model=name,
             fingerprint=fingerprint,
             dimension=dimension,
-            query_tokens_max=model.max_seq_length,
-            passage_tokens_max=model.max_seq_length,
+            query_tokens_max=tokens_max,
+            passage_tokens_max=tokens_max,
             batch_size_max=BATCH_SIZE_MAX,
         )
 
@@ -93,7 +94,12 @@ class SentenceTransformersEncoder:
         raise _texts_only(self._info.model, len(passages))
 
     async def encode_document(
-        self, token_ids: TokenIds, chunk_ends: TokenIds, *, state: bytes | None = None, keep_state: bool = False
+        self,
+        token_ids: TokenIds,  # noqa: ARG002
+        chunk_ends: TokenIds,
+        *,
+        state: bytes | None = None,  # noqa: ARG002
+        keep_state: bool = False,  # noqa: ARG002
     ) -> EncodedDocument:
         """Refuse: a transformer does not read on from a state."""
         raise _texts_only(self._info.model, len(chunk_ends))
@@ -110,7 +116,7 @@ class SentenceTransformersEncoder:
             raise InvalidInput(field, f"{field} holds {len(texts)} texts; 1 to {BATCH_SIZE_MAX} are allowed.")
         encode = self._model.encode_query if role == "query" else self._model.encode_document
         rows = self._model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
-        limit = self._model.max_seq_length or _NO_LIMIT
+        limit = self._info.passage_tokens_max
         for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
             if not text.strip():
                 raise InvalidInput(f"{field}[{number}]", f"The {role} is empty or only white space.")
@@ -128,8 +134,13 @@ class SentenceTransformersEncoder:
         return Encoded(np.asarray(embeddings, np.float32), tuple(map(len, rows)))
 
 
-def _config(model: SentenceTransformer) -> Any:  # noqa: ANN401 - whatever class the transformer has
-    return getattr(getattr(model[0], "auto_model", None), "config", None)
+def _positions(model: SentenceTransformer) -> int | None:
+    """Count the tokens that the transformer has positions for; None where it does not say."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if config and positions and any(kind in config.model_type for kind in _FIRST_AFTER_PADDING):
+        positions -= config.pad_token_id + 1
+    return positions
 
 
 def _texts_only(model: str, count: int) -> InvalidInput:

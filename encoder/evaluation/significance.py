@@ -1,9 +1,9 @@
 """How sure a measurement is: bootstrap confidence intervals of means, and paired tests of a difference.
 
-The queries of a set stand for all queries that might be asked. Drawing as many of them again, with replacement, says how
-far a mean would move (percentile bootstrap, Efron 1979; for retrieval Sakai 2006, "Evaluating evaluation metrics based on
-the bootstrap"). Two systems are compared on the same queries; the randomization test (Fisher; for retrieval Smucker, Allan
-and Carterette 2007) asks how often a difference this large comes from swapping their labels at random.
+The queries of a set stand for all queries that might be asked. Drawing as many of them again, with replacement, says
+how far a mean would move (percentile bootstrap, Efron 1979; for retrieval Sakai 2006, "Evaluating evaluation metrics
+based on the bootstrap"). Two systems are compared on the same queries; the randomization test (Fisher; for retrieval
+Smucker, Allan and Carterette 2007) asks how often a difference this large comes from swapping their labels at random.
 """
 
 from __future__ import annotations

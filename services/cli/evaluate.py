@@ -35,7 +35,7 @@ class Chunks(StrEnum):
     """How documents become embeddings."""
 
     ALONE = "alone"
-    ONE_PASS = "one-pass"
+    ONE_PASS = "one-pass"  # noqa: S105
     DOCUMENT = "document"
 
 
@@ -57,8 +57,8 @@ def evaluate(
     mode: Annotated[
         list[Mode] | None,
         typer.Option(
-            help="How to rank; may be repeated: modes of a set share its index. bm25s is an independent BM25 over the same "
-            "passages, rrf fuses it with dense by plain reciprocal rank. Default: hybrid."
+            help="How to rank; may be repeated: modes of a set share its index. bm25s is an independent BM25 over the "
+            "same passages, rrf fuses it with dense by plain reciprocal rank. Default: hybrid."
         ),
     ] = None,
     chunks: Annotated[
@@ -136,7 +136,7 @@ async def _evaluate(
     try:
         for found in sets:
             # One at a time: lengthened sets are large.
-            for tokens in lengths or [None]:
+            for tokens in lengths or [0]:
                 lengthened = lengthen(found, tokens, system.tokenizer, seed=seed) if tokens else found
                 async with _open_index(data_dir, lengthened, system) as index:
                     with _progress(output.name_of(lengthened)) as progress:

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import bm25s
 import numpy as np
-import Stemmer
 
 from encoder.evaluation.datasets import EvaluationSet, load_evaluation_set
 from encoder.evaluation.metrics import measure
@@ -28,7 +26,8 @@ from ingest.chunking import Chunker
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import BATCH_CHUNKS_MAX, LIMIT_MAX, IndexedChunk, StoredChunk
-from ingest.sparse import K1, B, sparse_passage, sparse_query
+from ingest.sparse import sparse_passage, sparse_query
+from services.evaluation_bm25 import run_bm25s
 
 DIFFERENCE_MAX = 0.02
 DOCUMENTS_MAX = 100
@@ -79,21 +78,6 @@ async def run_product(dataset: EvaluationSet, chunks: Sequence[StoredChunk], pas
     return run
 
 
-def run_bm25s(dataset: EvaluationSet, document_ids: Sequence[str], texts: Sequence[str]) -> Run:
-    """Answer the queries with bm25s; a document's score is its best text's."""
-    options = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
-    retriever = bm25s.BM25(k1=K1, b=B, method="lucene")
-    retriever.index(bm25s.tokenize(list(texts), **options), show_progress=False)
-    queries = bm25s.tokenize(list(dataset.queries.values()), return_ids=False, **options)
-    run = {}
-    for query_id, words in zip(dataset.queries, queries, strict=True):
-        scores = retriever.get_scores(words)
-        best = np.argsort(-scores, kind="stable")[:LIMIT_MAX]
-        pairs = ((document_ids[place], float(scores[place])) for place in best if scores[place] > 0)
-        run[query_id] = rank_documents(pairs, DOCUMENTS_MAX)
-    return run
-
-
 def compare(folder: Path) -> Comparison:
     """Measure one set all three ways."""
     dataset = load_evaluation_set(folder)
@@ -101,10 +85,10 @@ def compare(folder: Path) -> Comparison:
     whole = [f"{document.title} {document.text}".strip() for document in dataset.documents]
     runs = (
         asyncio.run(run_product(dataset, chunks, passages)),
-        run_bm25s(dataset, [chunk.document_id for chunk in chunks], passages),
-        run_bm25s(dataset, [document.document_id for document in dataset.documents], whole),
+        run_bm25s(dataset.queries, [chunk.document_id for chunk in chunks], passages, DOCUMENTS_MAX),
+        run_bm25s(dataset.queries, [document.document_id for document in dataset.documents], whole, DOCUMENTS_MAX),
     )
-    return Comparison(dataset.name, *(measure(dataset.qrels, run).ndcg_at_10 for run in runs))
+    return Comparison(dataset.name, *(measure(dataset.qrels, run).mean("ndcg@10") for run in runs))
 
 
 def main(arguments: Sequence[str]) -> int:

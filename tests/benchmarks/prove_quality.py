@@ -8,13 +8,14 @@ Bars on sets that are not among the results are not checked, and named. The last
 import sys
 from pathlib import Path
 
-from encoder.evaluation.report import MODES, mean_ndcg, read_results
+from encoder.evaluation.results import EvaluationMode, mean_ndcg, read_results
 
+MODES = (EvaluationMode.DENSE, EvaluationMode.SPARSE, EvaluationMode.HYBRID)
 DENSE_NDCG_MIN = {"squad_xquad_en": 0.88, "docs_desc": 0.80, "cosqa": 0.45}
 
 
 def main(path: Path) -> int:
-    results = read_results(path)
+    results = [result for result in read_results([path]) if result.length is None]
     found = {(result.dataset, result.mode): result.ndcg_at_10 for result in results}
     failures = []
     for name, least in DENSE_NDCG_MIN.items():
