@@ -83,11 +83,6 @@ class RaggedArray:
         """Length of each row, ``(rows,)``."""
         return np.diff(self.starts)
 
-    def save(self, folder: Path) -> None:
-        """Write to a new folder."""
-        with RaggedWriter(folder, self.values.dtype) as writer:
-            writer.extend(self.values, self.lengths)
-
 
 class TokenStore(RaggedArray):
     """Texts as token ids, without special tokens."""
