@@ -14,7 +14,7 @@ from collections import Counter
 
 import mmh3
 import numpy as np
-import Stemmer  # type: ignore[import-not-found]
+import Stemmer
 
 from ingest.index.interface import SparseVector
 
