@@ -132,7 +132,9 @@ def _learn_in_process(rank: int, folder: Path) -> None:
     uneven = ranks.gather(rows, equal=False)
     learn(models, parts, lambda found: contrast([ranks.gather(each) for each in found]), torch.float32)
     stretch.finish(ranks, 1e9)
-    torch.save([gradients(models["query"]), uneven, ranks.agree(float(rank)), ranks.any(flag=rank == 1)], folder / str(rank))
+    torch.save(
+        [gradients(models["query"]), uneven, ranks.agree(float(rank)), ranks.any(flag=rank == 1)], folder / str(rank)
+    )
     dist.destroy_process_group()
 
 

@@ -36,18 +36,19 @@ def write_sources(root: Path) -> Path:
         ],
     )
     write_rows(root / "questions.jsonl", [{"text": f"Where are {topic} {n}?"} for n in range(8) for topic in TOPICS])
-    write_rows(
-        root / "texts.jsonl", [{"text": f"A long text about {topic}. It goes on. " * 30} for topic in TOPICS]
-    )
+    write_rows(root / "texts.jsonl", [{"text": f"A long text about {topic}. It goes on. " * 30} for topic in TOPICS])
     write_rows(root / "stories.jsonl", [{"query": f"about {topic}", "doc_id": topic} for topic in TOPICS])
     write_rows(
         root / "stories.docs.jsonl",
-        [
-            {"doc_id": topic, "title": "", "text": "Nothing of note. " * 150 + f"Then there were {topic}. " * 10}
-            for topic in TOPICS
-        ],
+        [{"doc_id": topic, "title": "", "text": _story(topic, number)} for number, topic in enumerate(TOPICS)],
     )
     return root
+
+
+def _story(topic: str, number: int) -> str:
+    days = [f"On day {day + 40 * number} nothing of note was seen. " for day in range(60)]
+    days[15 * number + 7 : 15 * number + 7] = [f"Then there were {topic}. "] * 8
+    return "".join(days)
 
 
 def train_config(root: Path, teacher: Path | None, tasks: list[dict[str, Any]], **changes: Any) -> TrainConfig:

@@ -91,9 +91,7 @@ def save_state(
     partial.replace(out / STATE_FILE)
 
 
-def load_state(
-    out: Path, config: TrainConfig, encoders: Encoders, optimizer: torch.optim.Optimizer
-) -> Progress:
+def load_state(out: Path, config: TrainConfig, encoders: Encoders, optimizer: torch.optim.Optimizer) -> Progress:
     """Go on from ``state.pt`` where there is one.
 
     :class:`CheckpointError` where it is broken or of another architecture, :class:`InvalidInput` where it belongs to a

@@ -22,7 +22,6 @@ from encoder.training.rows import TextRows
 from encoder.training.tasks import Step, Surroundings
 from encoder.training.teacher import TeacherInput
 
-
 _ROWS_MAX = 2**20  # of one process
 
 

@@ -85,9 +85,7 @@ def embed_piece(
     return encoder.embed_places(piece.tokens, piece.ends, dtype, states)
 
 
-def _embed(
-    encoder: EncoderModel, reading: Reading, dtype: torch.dtype
-) -> tuple[list[Tensor], list[States | None]]:
+def _embed(encoder: EncoderModel, reading: Reading, dtype: torch.dtype) -> tuple[list[Tensor], list[States | None]]:
     """Embed all pieces; also give the states that each was read on from."""
     parts: list[Tensor] = []
     befores: list[States | None] = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from encoder.errors import InvalidInput
 from encoder.model_config import ModelConfig
 from encoder.training.config import DistillTask, DocumentsTask, PairsTask, RankingTask, Task
-from encoder.training.gradient_cache import LossOf, Reading, read_rows
+from encoder.training.gradient_cache import LossOf, Reading, Role, read_rows
 from encoder.training.objectives import (
     Losses,
     cosine_loss,
@@ -117,8 +117,7 @@ def pairs_step(batch: PairRows, task: PairsTask, around: Surroundings) -> Step:
             losses["relational"] = task.relational_weight * over_widths(task.matryoshka, both, relate)
         if task.cosine_weight:
             assert target is not None
-            close = sum(cosine_loss(*pair) for pair in zip(both, target, strict=True))
-            losses["cosine"] = task.cosine_weight * close
+            losses["cosine"] = task.cosine_weight * (cosine_loss(both[0], target[0]) + cosine_loss(both[1], target[1]))
         return losses
 
     readings = (
@@ -147,7 +146,7 @@ def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) ->
             losses["relational"] = task.relational_weight * over_widths(task.matryoshka, [texts], relate)
         return losses
 
-    role = "query" if batch.role_is_query else "passage"
+    role: Role = "query" if batch.role_is_query else "passage"
     return Step((read_rows(role, batch.texts.tokens, batch.texts.ends, around.slice_tokens),), losses_of)
 
 

@@ -123,7 +123,7 @@ class BertTeacher:
         if self._first_token:
             return hidden[:, 0].float()
         # Padding would drag the mean to zero. The sum is a product of matrices, which adds up in float32.
-        mean = torch.bmm((read / (ends[:, None] + 1)).to(hidden.dtype)[:, None], hidden)[:, 0]
+        mean: Tensor = torch.bmm((read / (ends[:, None] + 1)).to(hidden.dtype)[:, None], hidden)[:, 0]
         return mean.float()
 
 

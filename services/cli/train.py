@@ -16,7 +16,9 @@ def train(
     config: Annotated[Path, typer.Argument(help="Training configuration, or the name of one that ships.")],
     set_values: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another value of a key, as in run.steps=100; may be repeated."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another value of a key, as in run.steps=100; may be repeated."
+        ),
     ] = None,
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many steps, saved; the same command goes on.")
