@@ -63,7 +63,7 @@ def train_config(root: Path, teacher: Path | None, tasks: list[dict[str, Any]], 
             "tokenizer": "default",
         },
         "optimizer": {"learning_rate": 3e-3, "warmup_steps": 5},
-        "run": {"steps": 20, "log_every": 5} | changes.pop("run", {}),
+        "run": {"steps": 20, "log_every": 5, "dtype": "float32"} | changes.pop("run", {}),
         "sources": [
             {"name": "pairs", "format": "jsonl", "path": root / "pairs"},
             {"name": "questions", "format": "jsonl", "path": root / "questions.jsonl", "texts": "queries"},

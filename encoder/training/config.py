@@ -251,16 +251,19 @@ def _change(values: dict[str, Any], change: str) -> None:
     *tables, last = key.split(".")
     at: Any = values
     for name in tables:
-        at = at[int(name)] if isinstance(at, list) and _counts(at, name) else at.setdefault(name, {})
-        if not isinstance(at, dict | list):
-            raise InvalidInput("set", f"--set {change}: {name} is not a table.")
+        if isinstance(at, list):
+            at = at[_place(at, name, change)]
+        elif isinstance(at, dict):
+            at = at.setdefault(name, {})
     if isinstance(at, list):
-        if not _counts(at, last):
-            raise InvalidInput("set", f"--set {change}: {last} is not a place in a list of {len(at)}.")
-        at[int(last)] = found
-    else:
+        at[_place(at, last, change)] = found
+    elif isinstance(at, dict):
         at[last] = found
+    else:
+        raise InvalidInput("set", f"--set {change}: {'.'.join(tables)} is {at!r}, which has no keys.")
 
 
-def _counts(items: Sequence[object], name: str) -> bool:
-    return name.isdecimal() and int(name) < len(items)
+def _place(items: Sequence[object], name: str, change: str) -> int:
+    if not name.isdecimal() or int(name) >= len(items):
+        raise InvalidInput("set", f"--set {change}: {name} is not a place in a list of {len(items)}; the first is 0.")
+    return int(name)

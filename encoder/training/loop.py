@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from encoder.errors import MambaSearchError
+from encoder.text_encoder import preferred_dtype
 from encoder.training.checkpoints import (
     STATE_FILE,
     Encoders,
@@ -151,9 +152,9 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU and float32 elsewhere, unless named."""
+    """bfloat16 where the device multiplies it natively, else float32; unless named."""
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return preferred_dtype(device)
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
