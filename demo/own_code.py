@@ -38,10 +38,8 @@ def write(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def main(out: Path) -> None:
-    found = [
-        pair for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) for pair in functions(path)
-    ]
-    pairs = {query: code for query, code in reversed(found)}  # of functions described alike, the first
+    found = [pair for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) for pair in functions(path)]
+    pairs = dict(reversed(found))  # of functions described alike, the first
     # By a digest, so that a new function moves no other one to the other side.
     heldout = {query for query in pairs if hashlib.sha256(query.encode()).digest()[0] % 5 == 0}
     write(out / "pairs.jsonl", [{"query": q, "positive": code} for q, code in pairs.items() if q not in heldout])

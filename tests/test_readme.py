@@ -44,6 +44,21 @@ def test_the_quick_start_without_a_service_works(tmp_path: Path) -> None:
     assert " 1. Kenya (The World Factbook)" in shown
 
 
+def test_the_default_model_is_fine_tuned_on_pairs_of_ones_own(tmp_path: Path) -> None:
+    """With a tiny model and two steps in place of minutes."""
+    model = save_tiny_model(tmp_path / "model")
+    changes = {"model.start": model, "out": tmp_path / "tuned", "cache": tmp_path / "cache"}
+    changes["sources.0.path"] = tmp_path / "pairs.jsonl"
+    short = " ".join(["train tutorial --stop-after 2", *(f"--set {key}={value}" for key, value in changes.items())])
+    code = BLOCKS["fine-tune"].replace("build/tutorial/model", str(changes["out"])).replace("train tutorial", short)
+    code = code.replace("build/tutorial", str(tmp_path))
+    shown = shell(code, MAMBASEARCH_MODEL=str(model), MAMBASEARCH_ENCODER_THREADS="1")
+    assert re.search(r"^\d{3} pairs to learn from and \d{3} questions held out", shown, re.MULTILINE)
+    measured = re.findall(r"^heldout +dense +nDCG@10 (0\.\d+)", shown, re.MULTILINE)
+    assert len(measured) == 2
+    assert measured[0] != measured[1], "what was trained is another model"
+
+
 def test_a_document_is_read_in_one_pass_and_continued() -> None:
     shown = "print(embeddings.shape, more.shape, len(state) // 100_000, abs(embeddings[1] - more[0]).max() < 0.02)"
     assert run([sys.executable, "-c", BLOCKS["one-pass"] + shown]).strip() == "(2, 384) (2, 384) 33 True"

@@ -69,8 +69,8 @@ def learn(
         gradients = leaf.grad.split([len(part) for part in parts])
         for piece, gradient, before in zip(reading.pieces, gradients, states, strict=True):
             if len(gradient):  # a piece in which no chunk ends has none
-                embeddings, _ = embed_piece(encoders[reading.role], piece, dtype, before)
-                embeddings.backward(gradient)
+                again, _ = embed_piece(encoders[reading.role], piece, dtype, before)
+                again.backward(gradient)
     return losses
 
 

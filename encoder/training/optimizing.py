@@ -34,14 +34,15 @@ class FlatGradients:
     def finish(self, ranks: Ranks, norm_max: float) -> Tensor:
         """Sum over processes, and shorten to ``norm_max`` where longer; returns the length before, ``()``."""
         ranks.sum(self._flat)
-        norm = torch.linalg.vector_norm(self._flat)
+        norm: Tensor = torch.linalg.vector_norm(self._flat)
         self._flat.mul_((norm_max / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
 
 def make_optimizer(models: Iterable[EncoderModel], table: OptimizerTable) -> torch.optim.AdamW:
     """AdamW; decay on matrices only, never on decays, biases, norms and embeddings (mamba_ssm marks them so, too)."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for model in models:
         for name, parameter in model.named_parameters():
             decays = parameter.dim() == 2 and "embedding" not in name and "A_log" not in name

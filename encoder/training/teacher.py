@@ -7,6 +7,7 @@ on a GPU. Any other model reads the text, put together again from the ids, throu
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +89,15 @@ class BertTeacher:
 
     def __init__(self, table: TeacherTable, device: torch.device) -> None:
         from transformers import BertModel
-        from transformers.utils import logging
+        from transformers.utils import logging as transformers_logging
 
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # that the pooling layer is left out is meant
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity(logging.ERROR)  # that the pooling layer is left out is meant
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         bert: nn.Module = BertModel.from_pretrained(
             table.folder, dtype=dtype, add_pooling_layer=False, attn_implementation="sdpa"
         )
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
         self.bert = bert.to(device).eval().requires_grad_(requires_grad=False)
         self.word_embeddings: Tensor | None = self.bert.get_parameter("embeddings.word_embeddings.weight")
         self.dimension = self.word_embeddings.shape[1]
@@ -119,11 +120,12 @@ class BertTeacher:
     def _embed(self, tokens: Tensor, ends: Tensor) -> Tensor:
         read = torch.arange(tokens.shape[1], device=tokens.device) <= ends[:, None]  # (b, l)
         # With four dimensions it is taken as it is; of a mask with two, transformers asks the device for its values.
-        hidden = self.bert(input_ids=tokens, attention_mask=read[:, None, None]).last_hidden_state  # (b, l, d)
+        found = self.bert(input_ids=tokens, attention_mask=read[:, None, None])
+        hidden: Tensor = found.last_hidden_state  # (b, l, d)
         if self._first_token:
             return hidden[:, 0].float()
         # Padding would drag the mean to zero. The sum is a product of matrices, which adds up in float32.
-        mean: Tensor = torch.bmm((read / (ends[:, None] + 1)).to(hidden.dtype)[:, None], hidden)[:, 0]
+        mean = torch.bmm((read / (ends[:, None] + 1)).to(hidden.dtype)[:, None], hidden)[:, 0]
         return mean.float()
 
 
