@@ -210,6 +210,16 @@ def test_epochs_become_steps(data: Path, tmp_path: Path) -> None:
     assert logged(tmp_path)[-1]["step"] == 10  # 40 pairs in batches of 8, twice
 
 
+def test_it_ends_when_its_time_is_over(data: Path, tmp_path: Path) -> None:
+    config = train_config(data, None, [pairs_task()], out=tmp_path, run={"steps": 10_000, "minutes_max": 0.02})
+    assert train(config)
+    rows = logged(tmp_path)
+    assert 0 < rows[-1]["step"] < 10_000
+    assert rows[-1]["learning_rate"] < rows[2]["learning_rate"] * 2
+    assert train(config)  # nothing is left to do
+    assert logged(tmp_path)[-1] == rows[-1]
+
+
 def test_learning_rate_rises_then_falls_to_zero() -> None:
     factors = [learning_rate_factor(step, step / 100, 10) for step in range(101)]
     assert factors[0] == pytest.approx(0.1)

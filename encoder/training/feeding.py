@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -115,8 +116,14 @@ class Feed(Dataset[Batch]):
                 # Not forked: a fork of a process that runs threads, as CUDA does, may hang.
                 multiprocessing_context="spawn" if workers else None,
                 pin_memory=on_gpu,
+                worker_init_fn=_outlive_interrupt,
             )
         )
+
+
+def _outlive_interrupt(_worker: int) -> None:
+    """Let a Ctrl-C, which reaches these processes too, pass: the step under way still needs its batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _row_rules(config: TrainConfig) -> RowRules:

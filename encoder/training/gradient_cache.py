@@ -56,13 +56,13 @@ def learn(
     if all(len(reading.pieces) == 1 for reading in readings):
         embeddings = [embed_piece(encoders[reading.role], reading.pieces[0], dtype, None)[0] for reading in readings]
         losses = losses_of(embeddings)
-        _total(losses).backward()
+        _backward(losses)
         return losses
     with torch.no_grad():
         found = [_embed(encoders[reading.role], reading, dtype) for reading in readings]
     leaves = [torch.cat(parts).requires_grad_() for parts, _ in found]
     losses = losses_of(leaves)
-    _total(losses).backward()
+    _backward(losses)
     for reading, leaf, (parts, states) in zip(readings, leaves, found, strict=True):
         if leaf.grad is None:
             continue  # no loss asked for these
@@ -98,5 +98,6 @@ def _embed(encoder: EncoderModel, reading: Reading, dtype: torch.dtype) -> tuple
     return parts, befores
 
 
-def _total(losses: Losses) -> Tensor:
-    return torch.stack(list(losses.values())).sum()
+def _backward(losses: Losses) -> None:
+    if losses:  # documents that nothing is asked about may have none
+        torch.stack(list(losses.values())).sum().backward()

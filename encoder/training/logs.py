@@ -90,6 +90,8 @@ class Means:
     def add(self, task: str, losses: Losses) -> None:
         """Add one step's losses, and their sum as the step's ``loss``."""
         values = {f"loss/{task}_{name}": value.detach() for name, value in losses.items()}
+        if not values:
+            return
         values["loss"] = torch.stack(list(values.values())).sum()
         for name, value in values.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -97,6 +99,8 @@ class Means:
 
     def take(self) -> dict[str, float]:
         """Give the means, and begin anew; waits for the device."""
+        if not self._sums:
+            return {"loss": 0.0}
         sums = torch.stack(list(self._sums.values())).tolist()
         found = {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}
         self._sums.clear()

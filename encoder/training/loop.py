@@ -6,11 +6,8 @@ on as if it had not been. Between two rows of the log nothing waits for the devi
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +24,7 @@ from encoder.training.checkpoints import (
     save_state,
     start_encoders,
 )
+from encoder.training.clock import Clock, InterruptRequest
 from encoder.training.config import TrainConfig
 from encoder.training.documents import DocumentRows, documents_step
 from encoder.training.feeding import Batch, Feed
@@ -53,29 +51,6 @@ class DivergedError(MambaSearchError):
     """The loss is no longer finite; the last good checkpoint is kept."""
 
 
-class InterruptRequest:
-    """While active, SIGINT and SIGTERM only raise a flag, so that a run can save its state before it ends."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> InterruptRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous[number] = signal.signal(number, self._note)
-            except ValueError:  # not in the main thread, as under Ray Train: its signals are the launcher's
-                break
-        return self
-
-    def _note(self, _number: int, _frame: object) -> None:
-        self.received = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
 @dataclass(slots=True)
 class _Run:
     """What the steps of a run work with."""
@@ -89,7 +64,7 @@ class _Run:
     gradients: FlatGradients
     progress: Progress
     steps: int
-    started: float
+    clock: Clock
     healthy: Tensor  # () whether all losses and gradients so far were finite
     means: Means = field(default_factory=Means)
 
@@ -146,7 +121,7 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
         gradients=gradients,
         progress=progress,
         steps=feed.steps,
-        started=time.monotonic() - progress.spent_s,
+        clock=Clock(ranks, config.run, progress.spent_s),
         healthy=torch.ones((), dtype=torch.bool, device=ranks.device),
     )
 
@@ -160,12 +135,13 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _take_steps(run: _Run, batches: Iterator[Batch], interrupt: InterruptRequest, log: RunLog | None) -> bool:
     """Take steps until batches or time run out; say whether time did."""
-    table, progress = run.config.run, run.progress
-    clock = _Clock(run)
+    table, progress, clock = run.config.run, run.progress, run.clock
+    out_of_time = False
     for batch in batches:
         share = clock.share(progress.step / run.steps)
-        if share >= 1:
-            return True
+        out_of_time = share >= 1
+        if out_of_time:
+            break
         rate = run.config.optimizer.learning_rate * learning_rate_factor(
             progress.step, share, run.config.optimizer.warmup_steps
         )
@@ -174,11 +150,12 @@ def _take_steps(run: _Run, batches: Iterator[Batch], interrupt: InterruptRequest
         norm = _step(run, batch)
         progress.step += 1
         progress.tokens += batch.tokens
-        clock.count(batch)
+        clock.count(batch.tokens, batch.places)
         logs = progress.step % table.log_every == 0 or progress.step in (*_LOG_FIRST, run.steps)
         if logs:
             _check_health(run)
-            row = clock.row() | {"progress": round(share, 4), "learning_rate": rate, "gradient_norm": norm.item()}
+            row = {"step": progress.step, "tokens": progress.tokens * run.ranks.count} | clock.row()
+            row |= {"progress": round(share, 4), "learning_rate": rate, "gradient_norm": norm.item()}
             row |= run.means.take()
             if log is not None:
                 log.write({key: round(value, 6) for key, value in row.items()})
@@ -194,7 +171,7 @@ def _take_steps(run: _Run, batches: Iterator[Batch], interrupt: InterruptRequest
         if run.ranks.any(flag=interrupt.received):
             break
     _check_health(run)
-    return False
+    return out_of_time
 
 
 def _step(run: _Run, batch: Batch) -> Tensor:
@@ -225,51 +202,6 @@ def _ready(run: _Run, batch: Batch) -> Step:
     return ranking_step(rows, task, run.around)
 
 
-class _Clock:
-    """Time and speed of a run."""
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-        self._saved = self._logged = time.monotonic()
-        self._tokens = self._places = 0
-        self._shared_s = run.progress.spent_s
-
-    def share(self, of_steps: float) -> float:
-        """Say how much of the run is over, by steps or by time, whichever is further."""
-        minutes = self._run.config.run.minutes_max
-        if minutes is None:
-            return of_steps
-        if self._run.ranks.count == 1:
-            self._shared_s = time.monotonic() - self._run.started
-        return max(of_steps, self._shared_s / (minutes * 60))
-
-    def count(self, batch: Batch) -> None:
-        """Add a batch."""
-        self._tokens += batch.tokens
-        self._places += batch.places
-
-    def row(self) -> dict[str, float]:
-        """Give what the log says of time since the last row; all processes see the first one's clock from here on."""
-        ranks, now = self._run.ranks, time.monotonic()
-        self._shared_s = ranks.agree(now - self._run.started)
-        row = {
-            "step": self._run.progress.step,
-            "spent_s": round(self._shared_s, 2),
-            "tokens": self._run.progress.tokens * ranks.count,
-            "tokens_per_s": round(self._tokens * ranks.count / (now - self._logged)),
-            "padding": round(1 - self._tokens / max(1, self._places), 4),
-        }
-        self._tokens, self._places, self._logged = 0, 0, now
-        return row
-
-    def checkpoint_is_due(self) -> bool:
-        """Tell whether it is time for a checkpoint."""
-        due = time.monotonic() - self._saved > self._run.config.run.checkpoint_every_s
-        if due:
-            self._saved = time.monotonic()
-        return due
-
-
 def _check_health(run: _Run) -> None:
     """Stop a run whose losses are no longer numbers, before a checkpoint is made of it."""
     if not run.healthy.item():
@@ -282,7 +214,7 @@ def _check_health(run: _Run) -> None:
 
 
 def _save(run: _Run) -> None:
-    run.progress.spent_s = time.monotonic() - run.started
+    run.progress.spent_s = run.clock.spent_s
     save_state(run.config.out, run.config, run.encoders, run.optimizer, run.progress)
 
 

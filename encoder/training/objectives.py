@@ -44,7 +44,7 @@ def info_nce(scores: Tensor, positives: Tensor, temperature: float, excluded: Te
     never excluded.
     """
     if excluded is not None:
-        mine = F.one_hot(positives, scores.shape[1]).bool()
+        mine = torch.arange(scores.shape[1], device=scores.device) == positives[:, None]
         scores = scores.masked_fill(excluded & ~mine, _NEVER * temperature)
     return F.cross_entropy(scores / temperature, positives)
 
