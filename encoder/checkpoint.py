@@ -132,7 +132,7 @@ def _check(path: Path, key: str, tensor: Tensor, expected: Tensor | None, config
     if not tensor.is_floating_point():
         raise CheckpointError(f"{path}: {key} holds {tensor.dtype}; give weights that are not quantized.")
     # The sum first: it is finite only where all are, and many times faster than asking each.
-    if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+    if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.to(torch.float32).isfinite().all():
         raise CheckpointError(f"{path}: {key} holds values that are not finite; the file is damaged.")
 
 

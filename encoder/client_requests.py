@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from encoder.document_slices import TOKEN_ID_MAX
+from encoder.document_slices import TOKEN_ID_MAX, integers
 from encoder.errors import InvalidInput
 from encoder.interface import EncoderInfo
 from encoder.tokenizer import check_characters
@@ -30,7 +30,7 @@ def split_texts(field: str, texts: Sequence[str], info: EncoderInfo) -> list[tup
             raise InvalidInput(
                 f"{field}[{place}]", f"{field}[{place}] has {sizes[-1]} bytes; the limit is {TEXT_BYTES_MAX}. Cut it."
             )
-    return list(_split(texts, sizes, REQUEST_BYTES_MAX, info.batch_size_max))
+    return list(split(texts, sizes, REQUEST_BYTES_MAX, min(info.batch_size_max, REQUEST_TEXTS_MAX)))
 
 
 def split_token_rows(
@@ -39,23 +39,25 @@ def split_token_rows(
     """Cut a list of passages in token ids into requests: each one's first place, and its passages."""
     for place, row in enumerate(rows):
         name = f"{field}[{place}]"
+        ids = integers(name, row)
         if len(row) > info.passage_tokens_max:
             raise InvalidInput(
                 name, f"{name} has {len(row)} tokens; the limit is {info.passage_tokens_max}. Shorten it."
             )
-        wrong = [token_id for token_id in (min(row), max(row)) if not 0 <= token_id <= TOKEN_ID_MAX] if len(row) else []
-        if wrong:
+        wrong = ids[(ids < 0) | (ids > TOKEN_ID_MAX)]
+        if wrong.size:
             raise InvalidInput(name, f"{name} holds the token id {wrong[0]}; ids are 0 to {TOKEN_ID_MAX}.")
-    return list(_split(rows, [len(row) for row in rows], REQUEST_TOKENS_MAX, info.batch_size_max))
+    count_max = min(info.batch_size_max, REQUEST_TEXTS_MAX)
+    return list(split(rows, [len(row) for row in rows], REQUEST_TOKENS_MAX, count_max))
 
 
-def _split(
-    items: Sequence[_Item], sizes: Sequence[int], size_max: int, batch_size_max: int
+def split(
+    items: Sequence[_Item], sizes: Sequence[int], size_max: int, count_max: int
 ) -> Iterator[tuple[int, Sequence[_Item]]]:
+    """Cut items into parts, each with its first place: of at most ``count_max``, and of ``size_max`` or of one item."""
     start, size = 0, 0
     for place, item_size in enumerate(sizes):
-        full = place - start >= min(batch_size_max, REQUEST_TEXTS_MAX) or size + item_size > size_max
-        if place > start and full:
+        if place > start and (place - start >= count_max or size + item_size > size_max):
             yield start, items[start:place]
             start, size = place, 0
         size += item_size

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from encoder.checkpoint import load_opened, save_model
-from encoder.errors import CheckpointError, InvalidInput
+from encoder.errors import CheckpointError, InvalidInput, StorageFull
 from encoder.hub import local_folder
 from encoder.layouts.fitting import check_tokenizer
 from encoder.layouts.folder import ModelFolder
@@ -38,10 +41,10 @@ def convert(
     ``tokenizer`` is a ``tokenizer.json``, or a folder or hub id that has one; state-spaces' and Mistral's have none.
     ``changes`` replaces values of :class:`ModelConfig`: name, special tokens, pooling, prompts, limits.
     :class:`InvalidInput` for a destination that is not empty; :class:`CheckpointError` for a model that cannot be
-    loaded, or does not fit its tokenizer. Nothing is left at the destination then.
+    loaded, or does not fit its tokenizer; :class:`StorageFull` for a full disk. Nothing is left at the
+    destination then.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise InvalidInput("destination", f"{destination} is there already, and not empty; name another folder.")
+    _check_destination(destination)
     found = open_model(source)
     tokenizer_file = _find_tokenizer(tokenizer) if tokenizer else found.tokenizer_file
     if tokenizer_file is None:
@@ -54,15 +57,39 @@ def convert(
     )
     check_tokenizer(found.config, Tokenizer.load_file(tokenizer_file))
     model = load_opened(found, dtype=None)
+    try:
+        _write(destination, model, tokenizer_file, bits)
+    except (OSError, SafetensorError) as error:
+        # safetensors tells the system's error in its message only.
+        if getattr(error, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error):
+            raise StorageFull(f"The disk of {destination} is full; free some space and try again.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(
+            "destination", f"{destination} cannot be written ({reason}); name a folder that can be."
+        ) from error
+    return model
+
+
+def _check_destination(destination: Path) -> None:
+    try:
+        taken = destination.exists() and (not destination.is_dir() or any(destination.iterdir()))
+    except OSError as error:
+        raise InvalidInput(
+            "destination", f"{destination} cannot be read ({error.strerror}); name another folder."
+        ) from error
+    if taken:
+        raise InvalidInput("destination", f"{destination} is there already, and not empty; name another folder.")
+
+
+def _write(destination: Path, model: EncoderModel, tokenizer_file: Path, bits: int) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, so that moving it there is one step.
-    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as partial:
+    with tempfile.TemporaryDirectory(prefix=".converting.", dir=destination.parent) as partial:
         save_model(Path(partial) / "model", model, bits=bits)
         shutil.copyfile(tokenizer_file, Path(partial) / "model" / TOKENIZER_FILE)
         if destination.exists():
             destination.rmdir()
         (Path(partial) / "model").rename(destination)
-    return model
 
 
 def _find_tokenizer(given: Path) -> Path:

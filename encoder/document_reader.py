@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoder.cores import Cores
+from encoder.document_slices import find_wrong_end, integers
 from encoder.document_state import pack_state, unpack_state
 from encoder.errors import InvalidInput
 from encoder.mixers import LayerState
@@ -76,7 +77,7 @@ class DocumentReader:
         self, token_ids: Sequence[int] | NDArray[np.integer], chunk_ends: Sequence[int] | NDArray[np.integer]
     ) -> NDArray[np.float32]:
         """Read on, as :meth:`encoder.interface.DocumentReading.read` says; ends must rise and lie in the stretch."""
-        tokens, ends = self._with_special_tokens(np.asarray(token_ids, np.int64), np.asarray(chunk_ends, np.int64))
+        tokens, ends = self._with_special_tokens(integers("token_ids", token_ids), integers("chunk_ends", chunk_ends))
         if not self._keep_state:
             return self._read_pieces(tokens, ends)
         # The state is wanted before the last chunk, and this stretch may hold it: cut where its last chunk starts.
@@ -97,6 +98,7 @@ class DocumentReader:
         self, token_ids: NDArray[np.int64], ends: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         check_ids("token_ids", token_ids, self._model.config.vocabulary_size)
+        _check_ends(ends, token_ids.size)
         if self._rules.end_id is not None:
             token_ids = np.insert(token_ids, ends, self._rules.end_id)
             ends = ends + np.arange(1, len(ends) + 1)
@@ -107,9 +109,10 @@ class DocumentReader:
 
     def _read_pieces(self, tokens: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.float32]:
         size, layers, stages = self._rules.piece_tokens, self._model.config.n_layers, self._cores.count
+        starts = range(0, len(tokens), size)
+        inside = np.split(ends, np.searchsorted(ends, starts[1:], side="right"))  # the ends of each piece
         pieces = [
-            _Piece(tokens[start : start + size], ends[(ends > start) & (ends <= start + size)] - start)
-            for start in range(0, len(tokens), size)
+            _Piece(tokens[start : start + size], found - start) for start, found in zip(starts, inside, strict=False)
         ]
         bounds = [layers * stage // stages for stage in range(stages + 1)]
         parts = [partial(self._read_layers, range(*pair)) for pair in pairwise(bounds)]
@@ -150,6 +153,16 @@ class DocumentReader:
         self._chunk_sum = sums.pop()
         counts = [end - start for start, end in pairwise([-tokens_before, *ends])]
         return torch.stack(sums) / torch.tensor(counts, device=self._device)[:, None] if sums else hidden[:0]
+
+
+def _check_ends(ends: NDArray[np.int64], length: int) -> None:
+    wrong = find_wrong_end(ends, length)
+    if wrong is not None:
+        place, floor = wrong
+        name = f"chunk_ends[{place}]"
+        raise InvalidInput(
+            name, f"{name} is {ends[place]}; it must be above {floor} and at most {length}, the tokens given."
+        )
 
 
 def check_ids(field: str, token_ids: NDArray[np.int64], vocabulary_size: int) -> None:

@@ -58,7 +58,7 @@ class DocumentCutter:
         ``chunk_ends`` count from its first token. :class:`InvalidInput` names ``token_ids[i]`` or ``chunk_ends[i]`` of
         the document.
         """
-        ids, ends = _integers("token_ids", token_ids), _integers("chunk_ends", chunk_ends)
+        ids, ends = integers("token_ids", token_ids), integers("chunk_ends", chunk_ends)
         wrong = np.flatnonzero((ids < 0) | (ids > TOKEN_ID_MAX))
         if wrong.size:
             name = f"token_ids[{self._tokens + wrong[0]}]"
@@ -83,15 +83,14 @@ class DocumentCutter:
             )
 
     def _check_ends(self, ends: NDArray[np.int64], length: int) -> None:
-        floors = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
-        wrong = np.flatnonzero((ends <= floors) | (ends > length))
-        if wrong.size:
-            place = int(wrong[0])
+        wrong = find_wrong_end(ends, length)
+        if wrong is not None:
+            place, floor = wrong
             name = f"chunk_ends[{self._ends + place}]"
             raise InvalidInput(
                 name,
                 f"{name} is at {self._tokens + ends[place]} tokens of the document; it must be above "
-                f"{self._tokens + floors[place]} and at most {self._tokens + length}, the tokens given.",
+                f"{self._tokens + floor} and at most {self._tokens + length}, the tokens given.",
             )
 
     def _slices(
@@ -152,10 +151,20 @@ def shifted(error: InvalidInput, start: int, name: str | None = None) -> Invalid
     return InvalidInput(field, str(error).replace(error.field, field))
 
 
-def _integers(field: str, values: TokenIds) -> NDArray[np.int64]:
+def find_wrong_end(ends: NDArray[np.int64], length: int) -> tuple[int, int] | None:
+    """Find the first of ``ends (n,)`` that does not rise or is beyond ``length``: its place, what it must exceed."""
+    floors = np.concatenate((np.zeros(1, np.int64), ends))[:-1]
+    wrong = np.flatnonzero((ends <= floors) | (ends > length))
+    return (int(wrong[0]), int(floors[wrong[0]])) if wrong.size else None
+
+
+def integers(field: str, values: TokenIds) -> NDArray[np.int64]:
     """Give ``values`` as an array ``(n,)``, and refuse what are no integers."""
-    array = np.asarray(values)
-    if array.size == 0:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of several lengths
+        array = np.empty((0, 0), dtype=object)
+    if array.shape == (0,):
         array = array.astype(np.int64)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise InvalidInput(field, f"{field} must be a flat list of integers, not {array.dtype} of shape {array.shape}.")

@@ -44,7 +44,12 @@ def local_folder(source: Path, *, weights: bool = True) -> Path:
 
 def is_hub_id(source: Path) -> bool:
     """Tell ``organisation/name`` from a folder: there is none of that name, nor one that could hold it."""
-    return not source.exists() and not source.parent.exists() and _ID.fullmatch(source.as_posix()) is not None
+    if _ID.fullmatch(source.as_posix()) is None:
+        return False
+    try:
+        return not source.exists() and not source.parent.exists()
+    except OSError:  # a name too long, a folder that may not be looked into
+        return False
 
 
 def repository_of(folder: Path) -> str | None:

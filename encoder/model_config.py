@@ -14,6 +14,8 @@ from encoder.layouts.options import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Far above any model known: what is larger is a slip, and would take the memory before the weights are looked at.
+_SIZE_MAX, _WIDTH_MAX, _LAYERS_MAX = 2**31 - 1, 2**16, 1024
 DEFAULT_MODEL_FOLDER = Path(__file__).parent / "models" / "default"
 
 
@@ -27,21 +29,21 @@ class ModelConfig(pydantic.BaseModel):
 
     name: str
     architecture: Literal["mamba1", "mamba2"]
-    vocabulary_size: int = pydantic.Field(ge=1)
-    d_model: int = pydantic.Field(ge=1)
-    n_layers: int = pydantic.Field(ge=1)
-    d_state: int = pydantic.Field(ge=1)
-    head_dim: int | None = pydantic.Field(default=None, ge=1)
-    expand: int = pydantic.Field(default=2, ge=1)
-    d_conv: int = pydantic.Field(default=4, ge=2)
-    n_groups: int = pydantic.Field(default=1, ge=1)
-    dt_rank: int | None = pydantic.Field(default=None, ge=1)
-    norm_eps: float = pydantic.Field(default=1e-5, gt=0)
+    vocabulary_size: int = pydantic.Field(ge=1, le=_SIZE_MAX)
+    d_model: int = pydantic.Field(ge=1, le=_WIDTH_MAX)
+    n_layers: int = pydantic.Field(ge=1, le=_LAYERS_MAX)
+    d_state: int = pydantic.Field(ge=1, le=_WIDTH_MAX)
+    head_dim: int | None = pydantic.Field(default=None, ge=1, le=_SIZE_MAX)
+    expand: int = pydantic.Field(default=2, ge=1, le=64)
+    d_conv: int = pydantic.Field(default=4, ge=2, le=_WIDTH_MAX)
+    n_groups: int = pydantic.Field(default=1, ge=1, le=_SIZE_MAX)
+    dt_rank: int | None = pydantic.Field(default=None, ge=1, le=_WIDTH_MAX)
+    norm_eps: float = pydantic.Field(default=1e-5, gt=0, allow_inf_nan=False)
     # For research: False makes time step, B and C constants, so that every layer is a linear time-invariant system.
     selective: bool = True
     # For research: a second mixer in every layer reads from right to left; no document streams then.
     bidirectional: bool = False
-    projection_dim: int | None = pydantic.Field(default=None, ge=1)
+    projection_dim: int | None = pydantic.Field(default=None, ge=1, le=_WIDTH_MAX)
     projection_bias: bool = False
     # What the tokenizer's output is wrapped in; a chunk inside a document gets the end token only.
     bos_token: str | None = None
@@ -49,8 +51,15 @@ class ModelConfig(pydantic.BaseModel):
     pooling: Literal["eos", "mean", "last"] = "eos"
     query_prompt: str = ""
     passage_prompt: str = ""
-    query_tokens_max: int = pydantic.Field(default=512, ge=1)
-    passage_tokens_max: int = pydantic.Field(default=8192, ge=1)
+    query_tokens_max: int = pydantic.Field(default=512, ge=1, le=_SIZE_MAX)
+    passage_tokens_max: int = pydantic.Field(default=8192, ge=1, le=_SIZE_MAX)
+
+    @pydantic.field_validator("name", "bos_token", "eos_token", "query_prompt", "passage_prompt")
+    @classmethod
+    def _check_characters(cls, value: str | None) -> str | None:
+        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("it is not whole Unicode text; write it in UTF-8")
+        return value
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> ModelConfig:
@@ -107,8 +116,15 @@ def check_config(path: Path, values: Mapping[str, object]) -> ModelConfig:
         return ModelConfig.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        raise CheckpointError(f"{path}: {key}: {first['msg']}.") from error
+        says = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise CheckpointError(f"{path}: {says}.") from error
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise CheckpointError(f"{path}: {key} is missing; give a whole model folder.") from error
+        if first["type"] == "extra_forbidden":
+            raise CheckpointError(f"{path}: {key} is no key of a model's configuration; take it out.") from error
+        raise CheckpointError(f"{path}: {key} is {repr(first['input'])[:100]}; {says}.") from error
 
 
 def file_digest(path: Path) -> str:

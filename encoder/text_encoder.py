@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from encoder.checkpoint import load_model
 from encoder.cores import Cores
 from encoder.document_reader import DocumentReader, ReadingRules, check_ids
-from encoder.errors import CheckpointError, InvalidInput
+from encoder.document_slices import integers
+from encoder.errors import InvalidInput
 from encoder.fingerprint import model_fingerprint
 from encoder.interface import Encoded, EncoderInfo
 from encoder.kernels.choosing import prepare
+from encoder.layouts.fitting import check_tokenizer
 from encoder.model import EncoderModel
 from encoder.tokenizer import Tokenizer, check_characters
 
@@ -39,16 +41,12 @@ class TextEncoder:
     ) -> None:
         """Take over ``model``: its weights are put into the form that its device reads fastest."""
         config = model.config
-        if tokenizer.vocabulary_size > config.vocabulary_size:
-            raise CheckpointError(
-                f"tokenizer.json has {tokenizer.vocabulary_size} tokens; the model's vocabulary_size is "
-                f"{config.vocabulary_size}: they belong to different models."
-            )
+        check_tokenizer(config, tokenizer)
         self.model = model
         self.tokenizer = tokenizer
         self.device = model.backbone.embedding.weight.device
-        self._start = _special_token(tokenizer, "bos_token", config.bos_token)
-        self._end = _special_token(tokenizer, "eos_token", config.eos_token)
+        self._start = _ids_of(tokenizer, config.bos_token)
+        self._end = _ids_of(tokenizer, config.eos_token)
         self._dtype = dtype
         self._cores = Cores((threads or torch.get_num_threads()) if self.device.type == "cpu" else 0)
         self.path = prepare(model.backbone, dtype)
@@ -107,16 +105,16 @@ class TextEncoder:
     def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
         """Embed passages given as the tokenizer's ids, without special tokens; errors as for texts."""
         _check_count("passages", len(passages))
-        prompt = self._rules.start_ids[len(self._start) :]
         rows = []
         for number, ids in enumerate(passages):
-            if not len(ids):
+            found = integers(f"passages[{number}]", ids)
+            if not found.size:
                 raise InvalidInput(f"passages[{number}]", f"passages[{number}] is empty.")
             try:
-                check_ids("token_ids", np.asarray(ids, np.int64), self.model.config.vocabulary_size)
+                check_ids("token_ids", found, self.model.config.vocabulary_size)
             except InvalidInput as error:
                 raise InvalidInput(f"passages[{number}]", f"passages[{number}]: {error}") from None
-            rows.append([*self._start, *prompt, *ids, *self._end])
+            rows.append([*self._rules.start_ids, *ids, *self._end])
         return self._encode_rows("passages", "passage", rows, self.info.passage_tokens_max)
 
     def open_document(self, *, state: bytes | None = None, keep_state: bool = False) -> DocumentReader:
@@ -128,7 +126,7 @@ class TextEncoder:
         for number, text in enumerate(texts):
             check_characters(f"{field}[{number}]", text)
             if not text.strip():
-                raise InvalidInput(f"{field}[{number}]", f"The {role} is empty or only white space.")
+                raise InvalidInput(f"{field}[{number}]", f"{_which(role, field, number)} is empty or only white space.")
         started = time.perf_counter()
         ids = self.tokenizer.encode_batch([prompt + text for text in texts])
         rows = [[*self._start, *row, *self._end] for row in ids]
@@ -138,9 +136,14 @@ class TextEncoder:
     def _encode_rows(self, field: str, role: str, rows: list[list[int]], tokens_max: int) -> Encoded:
         lengths = [len(row) for row in rows]
         for number, length in enumerate(lengths):
+            which = _which(role, field, number)
+            if not length:
+                raise InvalidInput(
+                    f"{field}[{number}]", f"{which} has no tokens: the tokenizer knows none of its characters."
+                )
             if length > tokens_max:
                 raise InvalidInput(
-                    f"{field}[{number}]", f"The {role} has {length} tokens; the limit is {tokens_max}. Shorten it."
+                    f"{field}[{number}]", f"{which} has {length} tokens; the limit is {tokens_max}. Shorten it."
                 )
         embeddings = np.empty((len(rows), self.info.dimension), dtype=np.float32)
         budget = min(self.path.pack_tokens, -(-sum(lengths) // self._cores.count))
@@ -190,13 +193,14 @@ def preferred_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _special_token(tokenizer: Tokenizer, key: str, token: str | None) -> list[int]:
-    if token is None:
-        return []
-    number = tokenizer.token_id(token)
-    if number is None:
-        raise CheckpointError(f"config.json: {key} {token!r} is not in the tokenizer's vocabulary.")
-    return [number]
+def _ids_of(tokenizer: Tokenizer, special_token: str | None) -> list[int]:
+    number = None if special_token is None else tokenizer.token_id(special_token)
+    return [] if number is None else [number]
+
+
+def _which(role: str, field: str, number: int) -> str:
+    """Name a text in a sentence: a person asks one query, passages are many."""
+    return "The query" if role == "query" else f"{field}[{number}]"
 
 
 def _check_count(field: str, count: int) -> None:

@@ -8,6 +8,7 @@ their product.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from torch import Tensor
 from encoder.errors import CheckpointError
 
 SCALE = ".scale"
+# What torch says of functions and classes that it does not call; of bytes that are no pickle it says "operand".
+_FORBIDDEN = re.compile(
+    r"GLOBAL \S+ was not an allowed|module \S+ is blocked|\bonly (create|build|execute)\b", re.IGNORECASE
+)
 _MATRICES = ("in_proj.weight", "out_proj.weight", "x_proj.weight", "dt_proj.weight", "embedding.weight")
 
 
@@ -51,6 +56,8 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 tensor = file.get_tensor(name)
                 if tensor.dtype == torch.int8:
                     scale = file.get_tensor(name + SCALE) if name + SCALE in names else None
+                    if tensor.dim() != 2:
+                        raise CheckpointError(f"{path}: {name} holds int8 of {tensor.dim()} dimensions, not a matrix.")
                     if scale is None or scale.shape != (tensor.shape[0], 1):
                         raise CheckpointError(f"{path}: {name}{SCALE} is missing or not ({tensor.shape[0]}, 1).")
                     tensor = tensor.float() * scale
@@ -69,7 +76,9 @@ def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise CheckpointError(f"{path} holds {type(found).__name__} where tensors by their names were expected.")
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: {name} is {type(tensor).__name__}, not a tensor.")
+            raise CheckpointError(f"{path}: {name} is {type(tensor).__name__}, not a tensor with a name.")
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            raise CheckpointError(f"{path}: {name} is sparse or has no values; give a whole, dense tensor.")
         yield name, tensor
 
 
@@ -81,8 +90,8 @@ def _unpickle(path: Path) -> object:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); give a whole model folder.") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+    except Exception as error:  # what torch raises for damaged files is of many kinds
+        if isinstance(error, pickle.UnpicklingError) and _FORBIDDEN.search(str(error)):
             raise CheckpointError(
                 f"{path} holds more than tensors (code that would run when it is loaded); take the model as "
                 "safetensors, from a source that you trust."

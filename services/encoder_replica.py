@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from grpc_health.v1 import health_pb2
 from mambasearch.v1 import encoder_pb2
 
+from encoder.client_requests import split
 from encoder.document_slices import shifted
 from encoder.errors import EncoderUnavailable, InvalidInput, MambaSearchError, NotFound
 from encoder.grpc_errors import DETAILS_KEY, code_of, status_of
@@ -30,6 +31,7 @@ from services.turns import Lane, Turns
 SERVICE = "mambasearch.v1.EncoderService"
 # A passage's usual length: a document's tokens get turns as long as passages do.
 _TOKENS_PER_PASSAGE = 256
+_CHARACTERS_PER_TOKEN = 4
 
 _Response = TypeVar("_Response")
 _Item = TypeVar("_Item", str, Sequence[int])
@@ -170,12 +172,12 @@ class EncoderReplica:
         timings = encoder_pb2.EncodeTimings()
         parts: list[Encoded] = []
         with self._turns.request():
-            for start in range(0, len(items), items_per_turn):
+            for start, some in _cut_into_turns(items, items_per_turn, self._passages_per_turn * _TOKENS_PER_PASSAGE):
                 asked = time.perf_counter()
                 async with self._turns.turn(lane):
                     begun = time.perf_counter()
                     try:
-                        part = await encode(items[start : start + items_per_turn])
+                        part = await encode(some)
                     except InvalidInput as error:
                         raise shifted(error, start, field) from None
                     ended = time.perf_counter()
@@ -209,6 +211,15 @@ class EncoderReplica:
                 f"The encoder service has no application {asked_for!r} yet, only {self._application!r}; try again, or "
                 "correct the application's name."
             )
+
+
+def _cut_into_turns(items: Sequence[_Item], items_max: int, tokens_max: int) -> Iterator[tuple[int, Sequence[_Item]]]:
+    """Cut items into turns, each with its first place: of ``items_max``, or of about ``tokens_max`` tokens, or of one.
+
+    Whoever comes next waits for the end of a turn.
+    """
+    tokens = [len(item) // _CHARACTERS_PER_TOKEN if isinstance(item, str) else len(item) for item in items]
+    return split(items, tokens, tokens_max, items_max)
 
 
 def _refuse(failure: Exception, context: ServeContext) -> None:

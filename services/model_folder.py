@@ -14,6 +14,9 @@ from encoder.layouts.opening import open_model
 from encoder.model_config import ModelConfig
 from encoder.tokenizer import Tokenizer
 
+# How files begin that torch wrote before its version 1.6: a pickled number of its own.
+_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
 
 def check_model(source: Path) -> tuple[ModelConfig, str]:
     """Give a model's configuration and fingerprint; :class:`CheckpointError` names the file that is missing or broken.
@@ -32,7 +35,9 @@ def check_model(source: Path) -> tuple[ModelConfig, str]:
 
 def _check_readable(path: Path) -> None:
     if path.suffix == ".bin":
-        if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            legacy = file.read(len(_LEGACY_START)) == _LEGACY_START
+        if not legacy and not zipfile.is_zipfile(path):
             raise CheckpointError(f"{path} is not a file of tensors, or is cut short; take the model as safetensors.")
         return
     try:

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from encoder.client import joint_fingerprint
-from encoder.errors import InvalidInput
+from encoder.errors import FingerprintMismatch, InvalidInput
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
@@ -21,7 +21,8 @@ def check(settings: UpSettings) -> None:
     """Refuse what would fail later.
 
     :class:`encoder.errors.CheckpointError` for a model folder; :class:`encoder.errors.InUse` for a port or a data
-    directory that another process has; :class:`encoder.errors.FingerprintMismatch` where another model made the data.
+    directory that another process has; :class:`encoder.errors.FingerprintMismatch` where another model made the data,
+    or queries and passages become embeddings of different lengths.
     """
     addresses = {name: (host, port) for name, host, port in _addresses(settings)}
     most_common, count = Counter(port for _, port in addresses.values()).most_common(1)[0]
@@ -76,7 +77,13 @@ def _addresses(settings: UpSettings) -> list[tuple[str, str, int]]:
 
 def _made_by(settings: UpSettings) -> tuple[str, int]:
     """Give what an index of these models is marked with: fingerprint and dimension. Reads both folders whole."""
-    _, query_model = check_model(settings.query_model)
+    query_config, query_model = check_model(settings.query_model)
     config, passage_model = check_model(settings.passage_model)
+    if query_config.embedding_dim != config.embedding_dim:
+        raise FingerprintMismatch(
+            f"query_model {settings.query_model} makes embeddings of length {query_config.embedding_dim}, "
+            f"passage_model {settings.passage_model} of length {config.embedding_dim}; name two models that belong "
+            "together."
+        )
     chunker = Chunker(Tokenizer.load(settings.passage_model)).fingerprint
     return index_fingerprint(joint_fingerprint(query_model, passage_model), chunker), config.embedding_dim

@@ -176,6 +176,15 @@ def test_bad_documents() -> None:
     model, rules, cores = reading(KINDS["mamba2"])
     with pytest.raises(InvalidInput, match=r"token_ids\[1\] is 100; .* 0 to 99"):
         DocumentReader(model, rules, cores).read([5, 100], [2])
+    for ends, words in (
+        ([2, 2], r"chunk_ends\[1\] is 2; .* above 2 and at most 2"),
+        ([0], "above 0"),
+        ([3], "at most 2"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            DocumentReader(model, rules, cores).read([1, 2], ends)
+    with pytest.raises(InvalidInput, match="token_ids must be a flat list of integers"):
+        DocumentReader(model, rules, cores).read(np.array([1.5]), [1])
     open_ended = DocumentReader(model, rules, cores)
     open_ended.read([1, 2, 3], [2])
     with pytest.raises(InvalidInput, match="does not end"):

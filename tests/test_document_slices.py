@@ -56,6 +56,7 @@ def test_slices_put_together_are_the_document(
         (np.array([2**63], dtype=np.uint64), [1], "token_ids", "no token"),
         ([0.5], [1], "token_ids", "flat list of integers, not float64"),
         ([[1]], [1], "token_ids", r"of shape \(1, 1\)"),
+        ([[1], [1, 2]], [1], "token_ids", "flat list of integers"),
         ([1], ["1"], "chunk_ends", "flat list of integers"),
     ],
 )

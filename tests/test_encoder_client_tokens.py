@@ -132,7 +132,13 @@ async def test_tokenized_passages_travel_in_parts_and_come_back_in_order() -> No
         with pytest.raises(InvalidInput, match=rf"passages\[100\].*{VOCABULARY_SIZE}") as refusal:
             await client.encode_tokenized_passages([[1]] * 100 + [[VOCABULARY_SIZE]])
         assert refusal.value.field == "passages[100]"
-        for row, words in (([], "is empty"), ([-1], "token id -1"), ([1] * 8193, "8193 tokens; the limit is 8192")):
+        fractions: Any = [1.5]
+        for row, words in (
+            ([], "is empty"),
+            (fractions, "flat list of integers"),
+            ([-1], "token id -1"),
+            ([1] * 8193, "8193 tokens; the limit is 8192"),
+        ):
             with pytest.raises(InvalidInput, match=words) as refusal:
                 await client.encode_tokenized_passages([[1], row])
             assert refusal.value.field == "passages[1]"

@@ -122,6 +122,29 @@ async def test_passages_come_as_token_ids_too() -> None:
     assert list(answer.token_counts) == [4] * 8
 
 
+async def test_long_texts_are_fewer_in_a_turn() -> None:
+    """Three passages of 256 tokens make a turn, or as many tokens of longer ones: queries wait for its end."""
+
+    class Counting(SlicedEncoder):
+        async def encode_queries(self, queries: Sequence[str]) -> Encoded:
+            self.slices.append(len(queries))
+            return await super().encode_queries(queries)
+
+    encoder, context = Counting(), Context()
+    rows = [[1] * length for length in (700, 60, 10, 5000, 1, 300, 300, 300)]
+    await make_replica(encoder).EncodePassages(token_request(rows), context)
+    assert encoder.slices == [2, 1, 1, 3, 1]
+    encoder.slices.clear()
+    texts = ["word " * 600] * 3 + ["word"] * 2
+    await make_replica(encoder).EncodePassages(encoder_pb2.EncodePassagesRequest(passages=texts), context)
+    assert encoder.slices == [1, 1, 3]
+    encoder.slices.clear()
+    queries = ["word " * 300] * 4 + ["word"] * 20
+    await make_replica(encoder).EncodeQueries(encoder_pb2.EncodeQueriesRequest(queries=queries), context)
+    assert encoder.slices == [2, 20, 2]
+    assert context.code is None
+
+
 @pytest.mark.parametrize(
     ("rows", "texts", "field", "words"),
     [

@@ -59,6 +59,12 @@ def test_one_port_for_two(tmp_path: Path, models: list[Path]) -> None:
     assert message == f"search_port and ingest_port are both {port}; give each a port of its own."
 
 
+def test_models_that_do_not_belong_together(tmp_path: Path, models: list[Path]) -> None:
+    other = save_tiny_model(tmp_path / "other", projection_dim=24)
+    message = refusal_of(make_settings(tmp_path, [models[0], other]), FingerprintMismatch)
+    assert re.match(r"query_model .*one makes embeddings of length 32, passage_model .*other of length 24; ", message)
+
+
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_folder_that_is_no_whole_model(tmp_path: Path, models: list[Path], missing: str) -> None:
     folder = tmp_path / "model"

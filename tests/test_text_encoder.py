@@ -1,6 +1,7 @@
 """Texts to embeddings: independent of the batch, checked, and the default model means what it says."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,11 +89,13 @@ def test_packs_hold_every_text_once_within_the_budget() -> None:
     [
         ([], "passages", "1 to 1024"),
         ([[1000], []], "passages[1]", "empty"),
+        ([[1000], [1.5]], "passages[1]", "flat list of integers, not float64"),
+        ([[1000], 7], "passages[1]", "flat list of integers"),
         ([[1000, 30522]], "passages[0]", r"token_ids\[1\] is 30522; .* 0 to 30521"),
-        ([[1000] * 8192], "passages[0]", "8193 tokens; the limit is 8192"),
+        ([[1000], [1000] * 8192], "passages[1]", r"passages\[1\] has 8193 tokens; the limit is 8192"),
     ],
 )
-def test_bad_tokenized_passages(default: TextEncoder, rows: list[list[int]], field: str, words: str) -> None:
+def test_bad_tokenized_passages(default: TextEncoder, rows: Any, field: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as caught:
         default.encode_tokenized_passages(rows)
     assert caught.value.field == field
@@ -103,6 +106,14 @@ def test_warming_up_changes_nothing(tmp_path: Path) -> None:
     before = encoder.encode_queries(["hello"]).embeddings
     encoder.warm_up()
     assert np.array_equal(encoder.encode_queries(["hello"]).embeddings, before)
+
+
+def test_a_text_without_a_token_is_refused_where_no_end_token_stands_for_it(tmp_path: Path) -> None:
+    """Its embedding would be its neighbour's."""
+    encoder = TextEncoder.load(save_tiny_model(tmp_path, eos_token=None, pooling="last"))
+    with pytest.raises(InvalidInput, match=r"passages\[1\] has no tokens") as caught:
+        encoder.encode_passages(["word", "\0"])
+    assert caught.value.field == "passages[1]"
 
 
 async def test_local_encoder_answers_as_the_text_encoder(default: TextEncoder) -> None:

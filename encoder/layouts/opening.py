@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from encoder.errors import CheckpointError
 from encoder.hub import local_folder, repository_of
 from encoder.layouts import hugging_face, mistral, sentence_transformers, state_spaces
 from encoder.layouts.folder import ModelFolder, Weights
@@ -25,6 +26,7 @@ def open_model(source: Path) -> ModelFolder:
     does not compute.
     """
     folder = local_folder(source)
+    _check_folder(folder)
     if not (folder / sentence_transformers.MODULES_FILE).is_file():
         return _open_plain(folder, _name(folder))
     modules = sentence_transformers.find_modules(folder)
@@ -65,7 +67,10 @@ def _open_plain(folder: Path, name: str) -> ModelFolder:
         translated = hugging_face.translate(options)
         weights = find_weights(folder, UPSTREAM_NAMES, hugging_face.rename)
         return _foreign("hugging-face", options, translated, weights, name)
-    return open_own(folder)
+    raise CheckpointError(
+        f"{path} has none of the keys that tell a layout: architecture (ours), d_model and n_layer (state-spaces), dim "
+        "and n_layers (Mistral), model_type (Hugging Face); give a model folder of one of them."
+    )
 
 
 def open_own(folder: Path) -> ModelFolder:
@@ -78,6 +83,17 @@ def open_own(folder: Path) -> ModelFolder:
         weights=(Weights((folder / WEIGHTS_FILE,), lambda key: key),),
         tokenizer_file=find_tokenizer(folder),
     )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what cannot even be looked at: links in a circle, names too long, folders of others."""
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return  # told with the name of the file that is missed
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{folder} cannot be read ({reason}); give a whole model folder.") from error
 
 
 def _foreign(layout: str, options: Options, values: dict[str, object], weights: Weights, name: str) -> ModelFolder:

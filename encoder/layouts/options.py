@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def _parse(path: Path) -> object:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); give a whole model folder.") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested too deep to be read; give a whole model folder.") from error
 
 
 class Options:
@@ -61,18 +64,22 @@ class Options:
     def integer(self, key: str, default: int | None = None) -> int:
         """Give a whole number from 1; ``2.0`` is one."""
         value = self.get(key, default)
-        if value is None:
+        if value is None and key not in self:
             raise CheckpointError(f"{self.path}: {self._inside}{key} is missing; give a whole model folder.")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not isinstance(value, int | float) or not whole or value < 1:
             raise self.error(key, "a whole number from 1 is needed")
         return int(value)
 
     def number(self, key: str, default: float) -> float:
         """Give a number above 0."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise self.error(key, "a number above 0 is needed")
-        return float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self.error(key, "a finite number above 0 is needed")
+        try:
+            return float(value)
+        except OverflowError:
+            raise self.error(key, "a finite number above 0 is needed") from None
 
     def inner(self, key: str) -> Options:
         """Give the object under ``key``; none is an empty one."""

@@ -30,8 +30,11 @@ def read_special_tokens(path: Path) -> SpecialTokens:
         raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
     pipeline.no_padding()
     pipeline.no_truncation()
-    bare = pipeline.encode(_PROBE, add_special_tokens=False).tokens
-    wrapped = pipeline.encode(_PROBE, add_special_tokens=True).tokens
+    try:
+        bare = pipeline.encode(_PROBE, add_special_tokens=False).tokens
+        wrapped = pipeline.encode(_PROBE, add_special_tokens=True).tokens
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot tokenize a text: {error}.") from error
     start = next(
         (start for start in range(len(wrapped) - len(bare) + 1) if wrapped[start : start + len(bare)] == bare), None
     )

@@ -12,6 +12,7 @@ from encoder.layouts.options import Options
 # safetensors first: they hold nothing but tensors.
 UPSTREAM_NAMES = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
+_NAME_MAX = 200  # characters; a file system refuses even to look for much longer ones
 
 
 def find_weights(folder: Path, names: tuple[str, ...], rename: Callable[[str], str | None]) -> Weights:
@@ -31,7 +32,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: weight_map is missing; it has to name the file of each tensor.")
     for key, shard in weight_map.items():
-        if not isinstance(shard, str) or PurePath(shard).name != shard:
+        if not isinstance(shard, str) or PurePath(shard).name != shard or not 0 < len(shard) <= _NAME_MAX:
             raise CheckpointError(f"{index}: weight_map puts {key} into {shard!r}, which is no file name.")
         shards.setdefault(shard, key)
     for shard, key in shards.items():
