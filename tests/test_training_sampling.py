@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from encoder.errors import InvalidInput
 from encoder.training.examples import TrainingSet
 from encoder.training.sampling import (
+    CropShape,
     DocumentShape,
     PairShape,
     RankingShape,
     Shape,
     TextShape,
     batches_per_epoch,
+    crop_batch,
     document_batch,
     pair_batch,
     ranking_batch,
@@ -299,3 +301,38 @@ def test_turns_follow_the_weights_however_small() -> None:
         assert last[choice] == pytest.approx(steps * weights[choice] / whole, abs=22)
     rare = sum(turn(weights, 0, step).choice == 3 for step in range(steps))
     assert 1 <= rare <= 20
+
+
+@given(sets(), st.integers(1, 7), st.floats(0, 1), st.integers(0, 3), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_a_crop_is_a_stretch_of_its_window_and_stays_or_is_taken_out(
+    found: TrainingSet, batch_size: int, removed: float, seed: int, step: int
+) -> None:
+    windows = TextShape("windows", (16, 64), batch_size)
+    shape = CropShape(windows, query_width=16, crop_min=4, removed=removed)
+    batch = crop_batch(found, shape, seed, step, 0)
+    whole = text_batch(found, windows, seed, step, 0)
+    assert len(set(batch.numbers.tolist()) | set(crop_batch(found, shape, seed, step, 1, 2).numbers)) == 2 * len(
+        batch.numbers
+    )
+    for row in range(len(batch.numbers)):
+        window = whole.tokens[row, : whole.lengths[row]].tolist()
+        query = batch.query_tokens[row, : batch.query_lengths[row]].tolist()
+        passage = batch.passage_tokens[row, : batch.passage_lengths[row]].tolist()
+        assert min(4, len(window)) <= len(query) <= 15
+        begins = [place for place in range(len(window)) if window[place : place + len(query)] == query]
+        assert begins
+        cut = [window[:begin] + window[begin + len(query) :] for begin in begins]
+        assert passage == window or (passage in cut and len(passage) >= len(query))
+
+
+def test_crops_are_taken_out_as_often_as_asked_and_begin_with_sentences() -> None:
+    passage = [*text(0, 40), STOP, *text(1, 20), STOP, *text(2, 20)]
+    found = made_set([[1]], [passage] * 50, [[0]])
+    windows = TextShape("windows", (96,), 50)
+    kept = crop_batch(found, CropShape(windows, 32, crop_min=8, removed=0.0), 0, 0, 0)
+    taken = crop_batch(found, CropShape(windows, 32, crop_min=8, removed=1.0), 0, 0, 0)
+    assert (kept.passage_lengths == len(passage)).all()
+    assert (taken.passage_lengths == len(passage) - taken.query_lengths).all()
+    begins = [kept.query_tokens[row, 0] for row in range(50)]
+    assert sum(begin in (text(1, 1)[0], text(2, 1)[0]) for begin in begins) > 10

@@ -109,12 +109,9 @@ class _Task(_Table):
     matryoshka: tuple[int, ...] = ()  # widths of shortened embeddings that shall serve, too
 
 
-class PairsTask(_Task):
-    """InfoNCE of queries and passages, with in-batch and mined negatives."""
+class _ContrastTask(_Task):
+    """InfoNCE of queries and passages, and beside it what the teacher thinks of the same."""
 
-    kind: Literal["pairs"]
-    query_widths: tuple[Width, ...] = (32, 64, 256)
-    passage_widths: tuple[Width, ...] = (64, 128, 256)
     negatives: int = pydantic.Field(default=0, ge=0)  # of each query, beside those of the batch
     info_nce_weight: float = pydantic.Field(default=1.0, ge=0)
     symmetric: bool = True  # passages find their queries, too
@@ -122,6 +119,25 @@ class PairsTask(_Task):
     false_negative_margin: float | None = pydantic.Field(default=None, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)
     cosine_weight: float = pydantic.Field(default=0.0, ge=0)
+
+
+class PairsTask(_ContrastTask):
+    """Queries and passages that answer them, with in-batch and mined negatives."""
+
+    kind: Literal["pairs"]
+    query_widths: tuple[Width, ...] = (32, 64, 256)
+    passage_widths: tuple[Width, ...] = (64, 128, 256)
+
+
+class CropsTask(_ContrastTask):
+    """Stretches of texts as queries for the texts, with in-batch negatives."""
+
+    kind: Literal["crops"]
+    negatives: Literal[0] = 0
+    query_width: Width = 32  # of the longest crop
+    crop_min: int = pydantic.Field(default=6, ge=2)  # tokens of the shortest
+    removed: float = pydantic.Field(default=0.5, ge=0, le=1)  # share of crops that are taken out of their text
+    widths: tuple[Width, ...] = (64, 128, 256)  # of the texts
 
 
 class DistillTask(_Task):
@@ -155,10 +171,16 @@ class DocumentsTask(_Task):
     cosine_weight: float = pydantic.Field(default=1.0, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)  # of queries and chunks
     info_nce_weight: float = pydantic.Field(default=1.0, ge=0)  # where documents have queries
+    # How much of a chunk's target comes from the chunks before it, the nearer the more: a tenth, where the weight is
+    # 0.1. Each chunk further back counts ``context_decay`` times as much as the one after it.
+    context_weight: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    context_decay: float = pydantic.Field(default=0.7, gt=0, lt=1)
     false_negative_margin: float = 0.05
 
 
-Task = Annotated[PairsTask | DistillTask | RankingTask | DocumentsTask, pydantic.Field(discriminator="kind")]
+Task = Annotated[
+    PairsTask | CropsTask | DistillTask | RankingTask | DocumentsTask, pydantic.Field(discriminator="kind")
+]
 
 
 class TrainConfig(_Table):
@@ -198,7 +220,7 @@ def needs_teacher(task: Task) -> bool:
         return False
     if isinstance(task, DocumentsTask) and task.info_nce_weight:
         return True  # it says which chunk of a document answers
-    if isinstance(task, PairsTask) and task.false_negative_margin is not None:
+    if isinstance(task, PairsTask | CropsTask) and task.false_negative_margin is not None:
         return True
     return bool(task.cosine_weight or task.relational_weight)
 

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoder.training.config import DistillTask, DocumentsTask, PairsTask, RankingTask, Task, needs_teacher
+from encoder.training.config import CropsTask, DistillTask, DocumentsTask, PairsTask, RankingTask, Task, needs_teacher
 from encoder.training.documents import DocumentRows
 from encoder.training.examples import TrainingSet
 from encoder.training.rows import RowRules, TextRows, wrap
 from encoder.training.sampling import (
+    CropShape,
     DocumentShape,
     PairShape,
     RankingShape,
     Shape,
     TextShape,
     batches_per_epoch,
+    crop_batch,
     document_batch,
     pair_batch,
     ranking_batch,
@@ -28,6 +30,8 @@ from encoder.training.sampling import (
 from encoder.training.tasks import DistillRows, PairRows, RankingRows
 from encoder.training.teacher import TeacherInput, TeacherRules
 
+Tokens = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 Rows = PairRows | DistillRows | RankingRows | DocumentRows
 
 
@@ -64,6 +68,9 @@ class Maker:
                 return PairShape(
                     task.batch_size, task.query_widths, task.passage_widths, task.negatives, query_room, passage_room
                 )
+            case CropsTask():
+                windows = TextShape("windows", task.widths, task.batch_size, passage_room)
+                return CropShape(windows, task.query_width, task.crop_min, task.removed, query_room)
             case RankingTask():
                 return RankingShape(
                     task.batch_size,
@@ -99,6 +106,8 @@ class Maker:
         match task, shape:
             case PairsTask(), PairShape():
                 return self._pairs(training_set, task, shape, place)
+            case CropsTask(), CropShape():
+                return self._crops(training_set, task, shape, place)
             case RankingTask(), RankingShape():
                 return self._ranking(training_set, shape, place)
             case DistillTask(), TextShape():
@@ -109,18 +118,32 @@ class Maker:
 
     def _pairs(self, training_set: TrainingSet, task: PairsTask, shape: PairShape, place: Place) -> Made:
         found = pair_batch(training_set, shape, *place)
-        queries = self._queries(found.query_tokens, found.query_lengths)
-        passages = self._passages(found.passage_tokens, found.passage_lengths)
+        queries, passages = (found.query_tokens, found.query_lengths), (found.passage_tokens, found.passage_lengths)
+        return self._contrast(task, queries, passages, found.query_numbers, found.passage_numbers)
+
+    def _crops(self, training_set: TrainingSet, task: CropsTask, shape: CropShape, place: Place) -> Made:
+        found = crop_batch(training_set, shape, *place)
+        queries, passages = (found.query_tokens, found.query_lengths), (found.passage_tokens, found.passage_lengths)
+        return self._contrast(task, queries, passages, found.numbers, found.numbers)
+
+    def _contrast(
+        self,
+        task: PairsTask | CropsTask,
+        queries: tuple[Tokens, Numbers],
+        passages: tuple[Tokens, Numbers],
+        query_numbers: Numbers,
+        passage_numbers: Numbers,
+    ) -> Made:
         asked = needs_teacher(task)
         rows = PairRows(
-            queries,
-            passages,
-            torch.from_numpy(found.query_numbers),
-            torch.from_numpy(found.passage_numbers),
-            self._ask(found.query_tokens, found.query_lengths) if asked else None,
-            self._ask(found.passage_tokens, found.passage_lengths) if asked else None,
+            self._queries(*queries),
+            self._passages(*passages),
+            torch.from_numpy(query_numbers),
+            torch.from_numpy(passage_numbers),
+            self._ask(*queries) if asked else None,
+            self._ask(*passages) if asked else None,
         )
-        return _made(rows, queries, passages)
+        return _made(rows, rows.queries, rows.passages)
 
     def _ranking(self, training_set: TrainingSet, shape: RankingShape, place: Place) -> Made:
         found = ranking_batch(training_set, shape, *place)
@@ -140,6 +163,8 @@ class Maker:
         found = document_batch(training_set, shape, *place)
         piece_numbers = found.places[:, 1] // task.piece_tokens
         order = np.argsort(piece_numbers, kind="stable")
+        # Chunks come row by row.
+        ordinals = np.arange(len(found.places)) - np.searchsorted(found.places[:, 0], found.places[:, 0])
         tokens, places = found.tokens.astype(np.int32), found.places[order]
         pieces = []
         for number, start in enumerate(range(0, tokens.shape[1], task.piece_tokens)):
@@ -152,6 +177,7 @@ class Maker:
         rows = DocumentRows(
             pieces,
             torch.from_numpy(places[:, 0].copy()),
+            torch.from_numpy(ordinals[order]),
             self._ask(chunk_tokens[order], chunk_lengths[order]) if asks else None,
             queries,
             self._ask(found.query_tokens, found.query_lengths) if asks else None,
@@ -161,13 +187,13 @@ class Maker:
         made = _made(rows, queries)
         return made._replace(tokens=made.tokens + int(found.lengths.sum()), places=made.places + tokens.size)
 
-    def _queries(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> TextRows:
+    def _queries(self, tokens: Tokens, lengths: Numbers) -> TextRows:
         return wrap(tokens, lengths, self.rules.query_start, self.rules.end)
 
-    def _passages(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> TextRows:
+    def _passages(self, tokens: Tokens, lengths: Numbers) -> TextRows:
         return wrap(tokens, lengths, self.rules.passage_start, self.rules.end)
 
-    def _ask(self, tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> TeacherInput | None:
+    def _ask(self, tokens: Tokens, lengths: Numbers) -> TeacherInput | None:
         return None if self.teacher is None else self.teacher.ready(tokens, lengths)
 
 

@@ -7,6 +7,10 @@ special ones: of every width, ``room`` columns are left out, for what the model 
 
 from __future__ import annotations
 
+from encoder.training.crop_sampling import CropBatch as CropBatch
+from encoder.training.crop_sampling import CropShape as CropShape
+from encoder.training.crop_sampling import crop_batch as crop_batch
+from encoder.training.crop_sampling import crops_per_epoch
 from encoder.training.document_sampling import DocumentBatch as DocumentBatch
 from encoder.training.document_sampling import DocumentShape as DocumentShape
 from encoder.training.document_sampling import document_batch as document_batch
@@ -24,7 +28,7 @@ from encoder.training.text_sampling import TextShape as TextShape
 from encoder.training.text_sampling import planned_texts
 from encoder.training.text_sampling import text_batch as text_batch
 
-Shape = PairShape | RankingShape | TextShape | DocumentShape
+Shape = PairShape | CropShape | RankingShape | TextShape | DocumentShape
 
 
 def batches_per_epoch(training_set: TrainingSet, shape: Shape, world_size: int = 1) -> int:
@@ -32,6 +36,8 @@ def batches_per_epoch(training_set: TrainingSet, shape: Shape, world_size: int =
     match shape:
         case PairShape():
             buckets = planned_pairs(training_set, shape).buckets
+        case CropShape():
+            return crops_per_epoch(training_set, shape, world_size)
         case RankingShape():
             buckets = planned_rankings(training_set, shape)
         case TextShape():

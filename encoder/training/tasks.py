@@ -14,7 +14,7 @@ from torch import Tensor
 
 from encoder.errors import InvalidInput
 from encoder.model_config import ModelConfig
-from encoder.training.config import DistillTask, DocumentsTask, PairsTask, RankingTask, Task
+from encoder.training.config import CropsTask, DistillTask, DocumentsTask, PairsTask, RankingTask, Task
 from encoder.training.gradient_cache import LossOf, Reading, Role, read_rows
 from encoder.training.objectives import (
     Losses,
@@ -80,7 +80,7 @@ class Surroundings:
         return self.ranks.gather(self.teacher.embed(texts))
 
 
-def pairs_step(batch: PairRows, task: PairsTask, around: Surroundings) -> Step:
+def pairs_step(batch: PairRows, task: PairsTask | CropsTask, around: Surroundings) -> Step:
     """InfoNCE, and beside it what the teacher thinks of the same pairs."""
     gather = around.ranks.gather
     query_numbers, passage_numbers = gather(batch.query_numbers), gather(batch.passage_numbers)
