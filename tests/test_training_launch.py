@@ -49,6 +49,10 @@ def write_config(root: Path, out: str, batch_size: int) -> Path:
     return path
 
 
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=250)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = torch.load(folder / "state.pt", weights_only=True)["weights"]["shared"]
     return found
@@ -93,19 +97,29 @@ def test_what_is_wrong_is_one_sentence(root: Path, tmp_path: Path, capsys: pytes
 def test_torchrun_trains_in_two_processes(root: Path) -> None:
     assert run(["train", str(write_config(root, "one", 8))]) == 0
     config = write_config(root, "torchrun", 4)
-    command = "from services.cli import main; main()"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"),
-            *(sys.executable, "-c", command, "train", str(config)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
-    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = python(*torchrun, "-m", "encoder.training", "train", str(config), "--set", f"cache={root}/cache-of-two")
     assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stderr
     assert_alike(root / "torchrun", root / "one")
+
+
+def test_the_module_needs_training_s_packages_only(root: Path) -> None:
+    config = str(write_config(root, "module", 8))
+    names = ("grpc", "pydantic_settings", "qdrant_client", "ray", "tensorboard", "typer")
+    code = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({names})); sys.argv[0] = 'training'; "
+        "runpy.run_module('encoder.training', run_name='__main__')"
+    )
+    done = python("-c", code, "mine", config, "--set", "sources.0.mined=true", "--json")
+    assert (done.returncode, json.loads(done.stdout)["source"]) == (0, "own-facts"), done.stderr
+    done = python("-c", code, "train", config, "--stop-after", "2")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stderr.splitlines()[1:]]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["step_s"] > 0 for row in rows)
+    done = python("-c", code, "train", config, "--ray-workers", "2")
+    assert (done.returncode, done.stderr) == (1, "The package ray is missing; install mamba-search[train].\n")
 
 
 @pytest.mark.timeout(600)

@@ -42,7 +42,7 @@ class Clock:
         now = time.monotonic()
         self._started = now - spent_s
         self._saved = self._logged = now
-        self._tokens = self._places = 0
+        self._steps = self._tokens = self._places = 0
         self._shared_s = spent_s
 
     @property
@@ -61,6 +61,7 @@ class Clock:
 
     def count(self, tokens: int, places: int) -> None:
         """Add a batch: tokens that were read, and places of its rows, padding included."""
+        self._steps += 1
         self._tokens += tokens
         self._places += places
 
@@ -70,10 +71,12 @@ class Clock:
         self._shared_s = self._ranks.agree(now - self._started)
         row = {
             "spent_s": round(self._shared_s, 2),
+            "step_s": round((now - self._logged) / max(1, self._steps), 4),
             "tokens_per_s": round(self._tokens * self._ranks.count / (now - self._logged)),
             "padding": round(1 - self._tokens / max(1, self._places), 4),
         }
-        self._tokens, self._places, self._logged = 0, 0, now
+        self._steps = self._tokens = self._places = 0
+        self._logged = now
         return row
 
     def checkpoint_is_due(self) -> bool:

@@ -28,6 +28,7 @@ from encoder.training.rows import RowRules
 from encoder.training.shuffling import turn
 from encoder.training.sources import expand
 from encoder.training.teacher import teacher_rules
+from encoder.training.telling import telling
 
 _WORKERS_ON_GPU = 4
 _AHEAD = 8  # batches that each worker has ready
@@ -61,16 +62,23 @@ class Feed(Dataset[Batch]):
 
     @classmethod
     def open(cls, config: TrainConfig, ranks: Ranks) -> Feed:
-        """Prepare the data of a run, the first process before the others; errors are those of data and tokenizer."""
+        """Prepare the data of a run; errors are those of data and tokenizer.
+
+        Of several processes one tokenizes, whichever comes first, and the others wait for it as long as it takes: at a
+        lock of the cache, not in a collective operation, which would time out.
+        """
         teacher = None
         if config.teacher is not None:
             teacher = teacher_rules(config.teacher, config.model.tokenizer_folder)
         maker = Maker(_row_rules(config), teacher)
-        if ranks.rank:
-            ranks.wait()
-        found = prepare(config.sources, config.model.tokenizer_folder, config.cache, config.processes or _cores())
-        if not ranks.rank:
-            ranks.wait()
+        with telling(bars=ranks.count == 1) as told:
+            found = prepare(
+                config.sources,
+                config.model.tokenizer_folder,
+                config.cache,
+                config.processes or _cores(),
+                progress=lambda name, rows: told(name, "rows read", rows, 0),
+            )
         by_name = {each.name: each for each in found}
         sets = []
         for task in config.tasks:

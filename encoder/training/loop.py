@@ -6,6 +6,7 @@ on as if it had not been. Between two rows of the log nothing waits for the devi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ from encoder.training.feeding import Batch, Feed
 from encoder.training.gradient_cache import learn
 from encoder.training.logs import Means, RunLog, plot_losses
 from encoder.training.optimizing import FlatGradients, compile_blocks, learning_rate_factor, make_optimizer
-from encoder.training.ranks import Ranks, join_ranks
+from encoder.training.ranks import Ranks, joined_ranks
 from encoder.training.tasks import (
     DistillRows,
     PairRows,
@@ -78,7 +79,11 @@ def train(config: TrainConfig, *, stop_after: int | None = None) -> bool:
     last good checkpoint kept; :class:`~encoder.errors.InvalidInput` and :class:`~encoder.errors.CheckpointError` for
     data, a model, a teacher or a checkpoint that does not fit.
     """
-    ranks = join_ranks(config.device)
+    with joined_ranks(config.device) as ranks:
+        return _train(config, ranks, stop_after)
+
+
+def _train(config: TrainConfig, ranks: Ranks, stop_after: int | None) -> bool:
     feed = Feed.open(config, ranks)
     run = _begin(config, ranks, feed)
     first = run.progress.step
@@ -190,7 +195,7 @@ def _step(run: _Run, batch: Batch) -> Tensor:
 def _ready(run: _Run, batch: Batch) -> Step:
     task, rows = run.config.tasks[batch.task], batch.rows
     if isinstance(rows, PairRows):
-        assert task.kind == "pairs"
+        assert task.kind in ("pairs", "crops")
         return pairs_step(rows, task, run.around)
     if isinstance(rows, DistillRows):
         assert task.kind == "distill"
@@ -221,7 +226,15 @@ def _save(run: _Run) -> None:
 def _log(run: _Run) -> RunLog | _NoLog:
     if run.ranks.rank:
         return _NoLog()
-    return RunLog(run.config.out, run.progress.step, run.steps, run.config.out.name)
+    log = RunLog(run.config.out, run.progress.step, run.steps, run.config.out.name)
+    parameters = sum(parameter.numel() for model in distinct(run.encoders).values() for parameter in model.parameters())
+    device = f"{run.ranks.count} x {run.ranks.device.type}" if run.ranks.count > 1 else str(run.ranks.device)
+    dtype = str(run.dtype).removeprefix("torch.")
+    sys.stderr.write(
+        f"{run.config.out}: {parameters:,} parameters on {device}, products in {dtype}, "
+        f"steps {run.progress.step + 1:,} to {run.steps:,}\n"
+    )
+    return log
 
 
 class _NoLog:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
 
 from encoder.errors import InvalidInput
 from encoder.tokenizer import Tokenizer
@@ -15,9 +13,9 @@ from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
 from encoder.training.examples import prepare
 from encoder.training.mining import Mined, mine
 from encoder.training.nearest import Embedder
+from encoder.training.ranks import choose_device
 from encoder.training.teacher import load_teacher, teacher_rules
-
-Told = Callable[[str, str, int, int], None]  # source, what is done, how many, of how many
+from encoder.training.telling import Told
 
 
 def mine_all(config: TrainConfig, model: Path | None, told: Told) -> Iterator[tuple[str, Mined]]:
@@ -43,7 +41,7 @@ def mine_all(config: TrainConfig, model: Path | None, told: Told) -> Iterator[tu
         progress=lambda name, rows: told(name, "rows read", rows, 0),
         with_mined=False,
     )
-    device = _device(config.device)
+    device = choose_device(config.device)
     embedders: dict[str, Embedder] = {}
     start = model or config.model.start_folder
     if start is not None:
@@ -57,9 +55,3 @@ def mine_all(config: TrainConfig, model: Path | None, told: Told) -> Iterator[tu
             told(name, what, done, total)
 
         yield found.name, mine(found, tokenizer, embedders, config.mining, device, tell)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

@@ -6,12 +6,16 @@ against all passages; gradients are then those of its own part, and summed over 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+from encoder.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +73,53 @@ class Ranks:
             dist.barrier()
 
 
-def join_ranks(device: str) -> Ranks:
+@contextlib.contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
     """Join the process group where a launcher has started this process, or has made the group already.
 
     ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of several processes on a machine each takes a GPU.
+    :class:`~encoder.errors.InvalidInput` where there is none for it. A group made here is left where the block ends
+    well; after an error, leaving might wait for processes that are gone.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
     together = dist.is_available() and (dist.is_initialized() or dist.is_torchelastic_launched())
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", dist.get_node_local_rank(0) if together else torch.cuda.current_device())
+    chosen = choose_device(device, dist.get_node_local_rank(0) if together else None)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if not together:
-        return Ranks(0, 1, chosen)
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+        yield Ranks(0, 1, chosen)
+        return
+    own = not dist.is_initialized()
+    if own and chosen.type == "cuda":
+        dist.init_process_group("nccl", device_id=chosen)
+    elif own:
+        dist.init_process_group("gloo")
+    yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+    if own:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """Choose the device of a process; ``local_rank`` is its number on this machine where several work together.
+
+    :class:`~encoder.errors.InvalidInput` where there is none of that name.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if count else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise InvalidInput("device", f"device is {name!r}; it must be auto, cpu, cuda or cuda:N.") from None
+    if chosen.type != "cuda":
+        return chosen
+    if local_rank is not None:
+        if chosen.index is not None:
+            raise InvalidInput(
+                "device", f"device is {name!r} for several processes; give cuda, and each takes its own."
+            )
+        chosen = torch.device("cuda", local_rank)
+    elif chosen.index is None:
+        chosen = torch.device("cuda", torch.cuda.current_device() if count else 0)
+    if chosen.index >= count:
+        raise InvalidInput("device", f"device is {name!r}, and there is no {chosen}; GPUs in sight: {count}.")
+    return chosen
