@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from encoder.mixers import LayerState, Mamba1Mixer, Mamba2Mixer, RMSNorm
 from encoder.model_config import ModelConfig
 from encoder.packing import Packing
+from encoder.transformer import TransformerBlock
 
 
 class Block(nn.Module):
@@ -49,13 +50,14 @@ class Block(nn.Module):
 
 
 class Mamba(nn.Module):
-    """Embedding, blocks, final norm."""
+    """Embedding, blocks, final norm. For research the blocks may be a Transformer's (``encoder/transformer.py``)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        block = TransformerBlock if config.architecture == "transformer" else Block
+        self.layers = nn.ModuleList(block(config) for _ in range(config.n_layers))
         self.norm_f = RMSNorm(config.d_model, config.norm_eps)
         self.apply(lambda module: _initialize(module, config.n_layers))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from encoder.mamba import Mamba
 from encoder.mixers import LayerState
 from encoder.model_config import ModelConfig
-from encoder.packing import Packing
+from encoder.packing import Packing, rows_of_like_length
 
 
 class EncoderModel(nn.Module):
@@ -77,6 +77,8 @@ class EncoderModel(nn.Module):
 
     def embed_packed(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Embed sequences laid end to end in ``tokens (1, l)``: ``(len(lengths), d)`` float32, each row of length 1."""
+        if self.config.architecture == "transformer":
+            return self._embed_as_rows(tokens[0], lengths, dtype)
         n_layers, norm_f = self.config.n_layers, self.backbone.norm_f
         packing = Packing.of(lengths, self.config.d_conv, tokens.device)
         entered = self.backbone.enter(tokens)
@@ -87,6 +89,20 @@ class EncoderModel(nn.Module):
             sums = residual.new_zeros(len(lengths), residual.shape[-1]).index_add_(0, owners, norm_f(residual[0]))
             return self.finish(sums / counts[:, None])
         return self.finish(norm_f(residual[0, counts.cumsum(0) - 1]))
+
+    def _embed_as_rows(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Embed sequences laid end to end in ``tokens (l,)`` row by row: attention in one row would be quadratic."""
+        texts = tokens.split(list(lengths))
+        embeddings = torch.empty(len(lengths), self.config.embedding_dim, device=tokens.device)
+        for numbers in rows_of_like_length(lengths):
+            rows = nn.utils.rnn.pad_sequence([texts[number] for number in numbers], batch_first=True)
+            counts = [lengths[number] for number in numbers]
+            ends = torch.tensor(counts, device=tokens.device) - 1
+            places = torch.stack([torch.arange(len(rows), device=tokens.device), ends], dim=1)
+            # Without padding there is nothing to mask, and attention takes its fastest kernel.
+            packing = None if min(counts) == max(counts) else Packing.of_rows(ends, rows.shape[1])
+            embeddings[numbers] = self._embed_places(rows, places, dtype, None, packing)[0]
+        return embeddings
 
     def finish(self, pooled: Tensor) -> Tensor:
         """Project and normalize pooled hidden states ``(n, d_model)``: ``(n, d)`` float32."""

@@ -23,16 +23,17 @@ class ModelConfig(pydantic.BaseModel):
     """The architecture and the encoder's settings, as ``config.json`` holds them. Unknown keys are refused.
 
     ``head_dim`` and ``n_groups`` belong to Mamba-2, ``dt_rank`` to Mamba-1 (unless given ``d_model / 16``, rounded up).
+    ``transformer`` is for research, to compare with: it has ``head_dim`` and ``expand`` (the MLP's), no ``d_state``.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    architecture: Literal["mamba1", "mamba2"]
+    architecture: Literal["mamba1", "mamba2", "transformer"]
     vocabulary_size: int = pydantic.Field(ge=1, le=_SIZE_MAX)
     d_model: int = pydantic.Field(ge=1, le=_WIDTH_MAX)
     n_layers: int = pydantic.Field(ge=1, le=_LAYERS_MAX)
-    d_state: int = pydantic.Field(ge=1, le=_WIDTH_MAX)
+    d_state: int = pydantic.Field(default=0, ge=0, le=_WIDTH_MAX)
     head_dim: int | None = pydantic.Field(default=None, ge=1, le=_SIZE_MAX)
     expand: int = pydantic.Field(default=2, ge=1, le=64)
     d_conv: int = pydantic.Field(default=4, ge=2, le=_WIDTH_MAX)
@@ -63,12 +64,16 @@ class ModelConfig(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> ModelConfig:
-        if self.architecture == "mamba2":
+        if self.architecture == "transformer":
+            self._check_transformer()
+        elif not self.d_state:
+            raise ValueError(f"architecture {self.architecture} needs d_state, 1 or more")
+        elif self.architecture == "mamba2":
             self._check_heads()
         elif self.head_dim is not None or self.n_groups != 1:
             raise ValueError("head_dim and n_groups belong to architecture mamba2; leave them out for mamba1")
-        if self.architecture == "mamba2" and self.dt_rank is not None:
-            raise ValueError("dt_rank belongs to architecture mamba1; leave it out for mamba2")
+        if self.architecture != "mamba1" and self.dt_rank is not None:
+            raise ValueError(f"dt_rank belongs to architecture mamba1; leave it out for {self.architecture}")
         if self.pooling == "eos" and self.eos_token is None:
             raise ValueError("pooling eos needs an eos_token")
         return self
@@ -81,6 +86,14 @@ class ModelConfig(pydantic.BaseModel):
         if self.n_heads % self.n_groups:
             raise ValueError(f"n_groups {self.n_groups} does not divide the {self.n_heads} heads")
 
+    def _check_transformer(self) -> None:
+        if not self.bidirectional:
+            raise ValueError("architecture transformer reads both ways; set bidirectional to true")
+        if self.d_state or self.n_groups != 1 or not self.selective:
+            raise ValueError("d_state, n_groups and selective belong to Mamba; leave them out for transformer")
+        if self.head_dim is None or self.head_dim % 2 or self.d_model % self.head_dim:
+            raise ValueError(f"architecture transformer needs an even head_dim that divides d_model = {self.d_model}")
+
     @property
     def d_inner(self) -> int:
         """Width inside a block."""
@@ -88,10 +101,10 @@ class ModelConfig(pydantic.BaseModel):
 
     @property
     def n_heads(self) -> int:
-        """Heads of a Mamba-2 layer."""
+        """Heads of a Mamba-2 or Transformer layer."""
         if self.head_dim is None:
             raise ValueError("a Mamba-1 layer has no heads")
-        return self.d_inner // self.head_dim
+        return (self.d_model if self.architecture == "transformer" else self.d_inner) // self.head_dim
 
     @property
     def time_step_rank(self) -> int:

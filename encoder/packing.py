@@ -6,11 +6,13 @@ a sequence other than the first: their convolution would reach over a border.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+_PADDING_MAX = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,17 @@ class Packing:
         if not self.lengths:
             return replace(self, seq_idx=self.seq_idx.flip(1))
         return Packing.of(self.lengths[::-1], self.sources.shape[1], self.seq_idx.device)
+
+
+def rows_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Group sequences, longest first, that may stand in padded rows together: at most an eighth would be padding."""
+    group: list[int] = []
+    total = 0
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if group and total + lengths[number] < (1 - _PADDING_MAX) * lengths[group[0]] * (len(group) + 1):
+            yield group
+            group, total = [], 0
+        group.append(number)
+        total += lengths[number]
+    if group:
+        yield group

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     [
         ("n_layers", 10**12, "n_layers is 1000000000000; .* less than or equal to 1024"),
         ("d_model", 10**30, "d_model is 10+; .* less than or equal to"),
-        ("d_state", -5, "d_state is -5; .* greater than or equal to 1"),
+        ("d_state", -5, "d_state is -5; .* greater than or equal to 0"),
         ("norm_eps", float("inf"), "norm_eps is inf; .* finite"),
         ("passage_tokens_max", 2**31, "passage_tokens_max is 2147483648; "),
         ("passage_prompt", "\ud800", "passage_prompt is .*; it is not whole Unicode text"),

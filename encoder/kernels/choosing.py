@@ -2,7 +2,7 @@
 
 A path is a class that stands in for :class:`encoder.mamba.Block`, made from it, with the same ``forward``. It may keep
 its weights in another form, so that a prepared model cannot be trained or saved. What no path covers (Mamba-1 on a
-CPU, the switches for research) runs as it is.
+CPU, the switches for research, the Transformer) runs as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from encoder.mamba import Block, Mamba
 from encoder.model_config import ModelConfig
 
 _PIECE_TOKENS_CUDA = 8192
+_ATTENTION_TOKENS_CUDA = 131_072
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,11 @@ def prepare(backbone: Mamba, dtype: torch.dtype) -> Path:
     """Put the fastest path for the backbone's device in place of its blocks."""
     config, device = backbone.config, backbone.embedding.weight.device
     path, reason = Path("plain torch", pack_tokens=1024, piece_tokens=512), ""
-    if device.type == "cuda":
+    if config.architecture == "transformer":
+        path = path._replace(name="attention")
+        if device.type == "cuda":
+            path = path._replace(pack_tokens=_ATTENTION_TOKENS_CUDA)
+    elif device.type == "cuda":
         reason = upstream.missing(config)
         if reason:
             path = path._replace(pack_tokens=_PIECE_TOKENS_CUDA, piece_tokens=_PIECE_TOKENS_CUDA)
