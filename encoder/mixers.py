@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoder.kernels import training_scan
 from encoder.model_config import ModelConfig
 from encoder.packing import Packing
 from encoder.scan import chunked_scan
@@ -89,16 +90,14 @@ class Mamba2Mixer(nn.Module):
         x, b_in, c_out = self._split(convolved)
         x = x.unflatten(-1, (config.n_heads, -1))  # (b, l, h, p)
         steps = dt.float() if config.selective else torch.zeros(b, l, config.n_heads, device=u.device)
-        y, ssm = chunked_scan(
-            x,
-            F.softplus(steps + self.dt_bias.float()),  # (b, l, h)
-            -torch.exp(self.A_log.float()),  # (h)
-            b_in,
-            c_out,
-            None if state is None else state.ssm,
-            None if packing is None else packing.seq_idx,
-        )
-        y = y + x * self.D.to(x.dtype)[:, None]  # (b, l, h, p)
+        dt = F.softplus(steps + self.dt_bias.float())  # (b, l, h)
+        a = -torch.exp(self.A_log.float())  # (h)
+        ssm = None if state is None else state.ssm
+        if packing is None and training_scan.covers(x, config.d_state):
+            y, ssm = training_scan.training_scan(x, dt, a, b_in, c_out, self.D.float(), ssm)  # (b, l, h, p)
+        else:
+            y, ssm = chunked_scan(x, dt, a, b_in, c_out, ssm, None if packing is None else packing.seq_idx)
+            y = y + x * self.D.to(x.dtype)[:, None]
         y = self.norm(y.flatten(-2), z).to(u.dtype)  # (b, l, e)
         return F.linear(y, self.out_proj.weight.to(u.dtype)), LayerState(conv=tail, ssm=ssm)
 
