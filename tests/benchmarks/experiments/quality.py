@@ -1,0 +1,96 @@
+"""How good a model's vectors are at finding documents: the chunks of a set, a run by best chunk, nDCG@10.
+
+The product's chunker and encoder, but arrays in place of an index: this needs torch and ir-measures, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.evaluation.datasets import EvaluationSet
+from encoder.evaluation.metrics import CUTOFF_MAX, measure
+from encoder.evaluation.runs import RankedDocument, Run
+from encoder.evaluation.significance import confidence_interval
+from encoder.passage_text import passage_title
+from encoder.text_encoder import BATCH_SIZE_MAX, TextEncoder
+from encoder.tokenizer import Tokenizer
+from ingest.chunking import Chunker
+from ingest.documents import Document
+
+Ids = NDArray[np.int64]
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedDocument:
+    """A document as token ids: its title, and its chunks."""
+
+    document_id: str
+    title: list[int]
+    chunks: list[list[int]]
+
+    def alone(self) -> list[list[int]]:
+        """Give each chunk as a passage of its own, with the title."""
+        return [self.title + chunk for chunk in self.chunks]
+
+    def whole(self) -> tuple[Ids, Ids]:
+        """Give all ids, the title first ``(l,)``, and where each chunk ends ``(n,)``."""
+        ids = np.array([*self.title, *(token for chunk in self.chunks for token in chunk)], np.int64)
+        return ids, len(self.title) + np.cumsum([len(chunk) for chunk in self.chunks])
+
+
+def chunk_documents(found: EvaluationSet, tokenizer: Tokenizer) -> list[ChunkedDocument]:
+    """Cut all documents of a set, on all cores."""
+    chunker = Chunker(tokenizer)
+    documents = [Document(row.document_id, row.text, title=row.title) for row in found.documents]
+    with ThreadPoolExecutor() as pool:
+        cut = list(pool.map(chunker.chunk, documents))
+    titles = tokenizer.encode_batch([passage_title(tokenizer, document.title) for document in documents])
+    texts = iter(tokenizer.encode_batch([chunk.text for chunks in cut for chunk in chunks]))
+    return [
+        ChunkedDocument(document.document_id, title, [next(texts) for _ in chunks])
+        for document, title, chunks in zip(documents, titles, cut, strict=True)
+    ]
+
+
+def embed_passages(encoder: TextEncoder, passages: Sequence[Sequence[int]]) -> Embeddings:
+    """Embed token ids, ``(n, d)``; those of like length together."""
+    order = sorted(range(len(passages)), key=lambda number: len(passages[number]))
+    embeddings = np.empty((len(passages), encoder.info.dimension), np.float32)
+    for start in range(0, len(order), BATCH_SIZE_MAX):
+        numbers = order[start : start + BATCH_SIZE_MAX]
+        embeddings[numbers] = encoder.encode_tokenized_passages([passages[number] for number in numbers]).embeddings
+    return embeddings
+
+
+def embed_queries(encoder: TextEncoder, queries: Sequence[str]) -> Embeddings:
+    """Embed queries, ``(q, d)``."""
+    batches = [queries[start : start + BATCH_SIZE_MAX] for start in range(0, len(queries), BATCH_SIZE_MAX)]
+    return np.concatenate([encoder.encode_queries(batch).embeddings for batch in batches])
+
+
+def score_documents(queries: Embeddings, vectors: Embeddings, counts: Sequence[int]) -> Embeddings:
+    """Score documents by their best vector, ``(q, documents)``; ``counts`` says how many each has, in order."""
+    starts = np.cumsum([0, *counts[:-1]])
+    best: Embeddings = np.maximum.reduceat(queries @ vectors.T, starts, axis=1)
+    return best
+
+
+def ndcg(
+    found: EvaluationSet, queries: Embeddings, vectors: Embeddings, counts: Sequence[int]
+) -> dict[str, float | list[float]]:
+    """Measure nDCG@10, with its 95 % interval over the queries."""
+    scores = score_documents(queries, vectors, counts)
+    places = np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF_MAX]
+    run: Run = {
+        query_id: [RankedDocument(found.documents[place].document_id, float(row[place])) for place in best]
+        for query_id, row, best in zip(found.queries, scores, places, strict=True)
+    }
+    metrics = measure(found.qrels, run)
+    low, high = confidence_interval(metrics.values["ndcg@10"])
+    return {"ndcg@10": round(metrics.mean("ndcg@10"), 5), "interval": [round(low, 5), round(high, 5)]}
