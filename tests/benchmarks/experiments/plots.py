@@ -3,8 +3,8 @@
     python -m tests.benchmarks.experiments.plots build/paper-*.jsonl --out docs
 
 Writes ``paper-quality.svg`` (by system), ``paper-size.svg``, ``paper-length.svg``, ``paper-needle.svg`` (by length and
-depth) and ``paper-speed.svg``: those of the experiments that there are lines of. Where two lines measure the same thing,
-the later one counts.
+depth) and ``paper-speed.svg``: those of the experiments that there are lines of. Where two lines measure one thing, the
+later one counts.
 """
 
 from __future__ import annotations
@@ -126,23 +126,25 @@ def plot_size(figure: Figure, rows: Sequence[Row]) -> None:
 def plot_length(figure: Figure, rows: Sequence[Row]) -> None:
     """Draw nDCG@10 over the tokens of documents, a panel per model."""
     models = list(dict.fromkeys(row["model"] for row in rows))
-    figure.set_size_inches(1.5 + 4.2 * len(models), 3.8)
+    figure.set_size_inches(2.5 + 3.6 * len(models), 3.8)
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    kinds = list(dict.fromkeys((row["dataset"], row["way"]) for row in rows))
+    lengths = sorted({row["length"] for row in rows})
+    several = len({row["dataset"] for row in rows}) > 1
+    labelled = {}
     for axes, model in zip(panels, models, strict=True):
-        lengths: set[int] = set()
-        for dataset in datasets:
-            for way in dict.fromkeys(row["way"] for row in rows):
-                line = [row for row in rows if (row["model"], row["dataset"], row["way"]) == (model, dataset, way)]
-                line.sort(key=lambda row: row["length"])
-                if line:
-                    label = _NAMES[way] if len(datasets) == 1 else f"{dataset}, {_NAMES[way]}"
-                    axes.plot([row["length"] for row in line], [row["ndcg@10"] for row in line], "o-", label=label)
-                    lengths |= {row["length"] for row in line}
-        _length_axis(axes, sorted(lengths))
-        axes.set_ylim(bottom=0)
+        for number, (dataset, way) in enumerate(kinds):
+            line = [row for row in rows if (row["model"], row["dataset"], row["way"]) == (model, dataset, way)]
+            line.sort(key=lambda row: row["length"])
+            label = f"{dataset}, {_NAMES[way]}" if several else _NAMES[way]
+            points = [row["length"] for row in line], [row["ndcg@10"] for row in line]
+            if line:
+                labelled[label] = axes.plot(*points, "o-", color=f"C{number}", markersize=4)[0]
+        _length_axis(axes, lengths)
         axes.set_title(model, fontsize="medium")
-        _finish(axes, "nDCG@10" if axes is panels[0] else "", legend=axes is panels[-1])
+        _finish(axes, "nDCG@10" if axes is panels[0] else "", legend=False)
+    panels[0].set_ylim(0, 1)
+    figure.legend(labelled.values(), labelled.keys(), fontsize="small", frameon=False, loc="outside right center")
 
 
 def plot_needle(figure: Figure, rows: Sequence[Row]) -> None:
