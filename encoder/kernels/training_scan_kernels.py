@@ -272,17 +272,34 @@ def scan_backward(
         query = _load_tile(c_out, c_token, start, end, q, n)
         state_place = (row * tl.cdiv(length, q) + start // q) * heads + head
         state = tl.load(kept + state_place * p * n + inside_kept)
-        dvalues, dstep, dkey, dquery, ddecay, dlast = _chunk_gradients(
-            dout, values, key, query, state, step, step * rate, dlast, q
-        )
-        _store_tile(dx + token_head * p, heads * p, start, end, dvalues + dout * skip, q, p)
+        rounded = dlast.to(values.dtype)
+        until, total = tl.cumsum(step * rate, 0), tl.sum(step * rate, 0)
+        to_end, from_start = tl.exp(total - until), tl.exp(until)
+
+        # One gradient after the other, so that few tiles are held at once.
+        weights, dscores, dstep, duntil, dskip = _pair_gradients(dout, values, key, query, step, until, skip, q)
+        dd_rows += dskip
+        dvalues = _multiply(key, rounded) * to_end[:, None]
+        carried = tl.sum(dvalues * values, 1)
+        dvalues = _multiply_add(weights, dout, dvalues * step[:, None])
+        _store_tile(dx + token_head * p, heads * p, start, end, dvalues, q, p)
+        dkey = _multiply(values, tl.trans(rounded)) * (to_end * step)[:, None]
+        dkey = _multiply_add(dscores, query, dkey)
         _store_tile(db + token_head * n, heads * n, start, end, dkey, q, n)
+        dquery = _multiply(dout, tl.trans(state)) * from_start[:, None]
+        duntil += tl.sum(dquery * query, 1) - carried * step
+        dquery = _multiply_add(tl.trans(dscores), key, dquery)
         _store_tile(dc + token_head * n, heads * n, start, end, dquery, q, n)
+
+        # A token's decay is part of until for it and all that follow, and of the whole chunk's, total.
+        dtotal = tl.sum(carried * step, 0) + tl.exp(total) * tl.sum(tl.sum(state * dlast, 1), 0)
+        ddecay = tl.cumsum(duntil, 0, reverse=True) + dtotal
+        da_rows += step * ddecay
         tokens = start + tl.arange(0, q)
         places = ddt + token_head + tokens.to(tl.int64) * heads
-        tl.store(places, dstep + rate * ddecay, mask=tokens < end)
-        da_rows += step * ddecay
-        dd_rows += tl.sum(dout.to(tl.float32) * values, 1)
+        tl.store(places, dstep + carried + rate * ddecay, mask=tokens < end)
+        faded = (dout * from_start[:, None]).to(dout.dtype)
+        dlast = _multiply_add(tl.trans(query), faded, dlast * tl.exp(total))
     tl.store(da + place, tl.sum(da_rows, 0))
     tl.store(dd + place, tl.sum(dd_rows, 0))
     if dstate is not None:  # noqa: SIM102 - known when compiled, unlike the next
@@ -291,48 +308,30 @@ def scan_backward(
 
 
 @triton.jit
-def _chunk_gradients(
+def _pair_gradients(
     dout: tl.tensor,  # (q, p)
     values: tl.tensor,  # (q, p)
     key: tl.tensor,  # (q, n)
     query: tl.tensor,  # (q, n)
-    state: tl.tensor,  # (n, p): before the chunk
     step: tl.tensor,  # (q,)
-    decay: tl.tensor,  # (q,): log of each token's
-    dlast: tl.tensor,  # (n, p): gradient of the state after the chunk
+    until: tl.tensor,  # (q,)
+    skip: tl.tensor,
     q: tl.constexpr,
 ) -> tl.tensor:
-    """Give the gradients of x, of dt where it scales x, of B, of C, of ``decay``, and of the state before the chunk.
+    """Give what the pairs of a chunk's tokens, j read by i, contribute: all (j, i), as only one must be transposed.
 
-    Products of two tokens stand as (j, i), the token read first: so only one of them must be transposed.
+    That is how much of x[j] is in y[i], and the gradient of C[i] . B[j], both ready for products; then, of each token,
+    the gradients of dt where it scales x, of ``until``, and of ``skip``.
     """
-    dtype = values.dtype
-    token = tl.arange(0, q)
-    until, total = tl.cumsum(decay, 0), tl.sum(decay, 0)
-    to_end, from_start = tl.exp(total - until), tl.exp(until)
-    span = tl.where(token[None, :] >= token[:, None], until[None, :] - until[:, None], float("-inf"))
-    reach = tl.exp(span)  # (j, i)
-    weights = _multiply(key, tl.trans(query)) * reach  # (j, i): how much of dt[j] x[j] is in y[i]
-    rounded = dlast.to(dtype)
-
-    dinput = _multiply(key, rounded) * to_end[:, None]  # (j, p): of dt x, by way of the state after the chunk
-    carried = tl.sum(dinput * values, 1) * step  # (j,)
-    dinput = _multiply_add(weights.to(dtype), dout, dinput)
-    dstep = tl.sum(dinput * values, 1)
-    dvalues = dinput * step[:, None]
-
-    dweights = _multiply(values, tl.trans(dout)) * step[:, None]  # (j, i)
-    dscores = (dweights * reach).to(dtype)
+    later, earlier = tl.arange(0, q)[None, :], tl.arange(0, q)[:, None]
+    span = tl.where(later >= earlier, until[None, :] - until[:, None], float("-inf"))
+    reach = tl.exp(span)
+    dweights = _multiply(values, tl.trans(dout))  # of what stands in y[i] for x[j]
+    dskip = tl.sum(tl.where(later == earlier, dweights, 0.0), 1)
+    weights = _multiply(key, tl.trans(query)) * reach
     dspan = dweights * weights
-    duntil = tl.sum(dspan, 0) - tl.sum(dspan, 1)
-    dkey = _multiply(values, tl.trans(rounded)) * (to_end * step)[:, None]
-    dkey = _multiply_add(dscores, query, dkey)
-    dquery = _multiply(dout, tl.trans(state)) * from_start[:, None]
-    duntil += tl.sum(dquery * query, 1) - carried
-    dquery = _multiply_add(tl.trans(dscores), key, dquery)
-
-    # A token's decay is part of until for it and all that follow, and of the whole chunk's, total.
-    dtotal = tl.sum(carried, 0) + tl.exp(total) * tl.sum(tl.sum(state * dlast, 1), 0)
-    ddecay = tl.cumsum(duntil, 0, reverse=True) + dtotal
-    dbefore = _multiply_add(tl.trans(query), (dout * from_start[:, None]).to(dtype), dlast * tl.exp(total))
-    return dvalues, dstep, dkey, dquery, ddecay, dbefore
+    dstep = tl.sum(dspan, 1)
+    duntil = tl.sum(dspan * step[:, None], 0) - dstep * step
+    dscores = dweights * step[:, None] * reach
+    weights = weights * step[:, None] + tl.where(later == earlier, skip, 0.0)
+    return weights.to(values.dtype), dscores.to(values.dtype), dstep, duntil, dskip
