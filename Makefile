@@ -13,9 +13,14 @@ MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
 # A folder of all-MiniLM-L6-v2, or of another sentence-transformers model, to stand beside ours in the table.
 BASELINE ?=
+# Of the experiments: which runs (empty: the six of the comparison), models to read long documents, text of the haystack.
+RUNS ?=
+MODELS ?= runs/paper-mamba runs/paper-transformer encoder/models/default
+LENGTH_SETS ?= encoder/evaluation/datasets/squad_xquad_en
+HAYSTACK ?= datasets/evidence_inference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes clean
+.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes paper-runs paper-length paper-needle paper-speed paper-plots clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -96,6 +101,25 @@ prove-gpu-codestral: setup  ## The same for Codestral Mamba's architecture and 2
 
 prove-sizes: setup  ## Fail unless source files stay small.
 	$(BIN)/python tests/benchmarks/prove_sizes.py
+
+paper-runs: setup  ## Train Mamba, a Transformer, ablations and sizes alike and measure them over DATASETS; for a GPU.
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.experiments.runs --datasets $(DATASETS) --results build/paper-runs.jsonl $(if $(RUNS),--only $(RUNS))
+
+paper-length: setup  ## Measure MODELS on LENGTH_SETS lengthened from 2K to 64K tokens; for a GPU.
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.experiments.length $(addprefix --model ,$(MODELS)) $(addprefix --dataset ,$(LENGTH_SETS)) --results build/paper-length.jsonl
+
+paper-needle: setup  ## Let MODELS find a paragraph in documents of 2K to 256K tokens of HAYSTACK; for a GPU.
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.experiments.needle $(addprefix --model ,$(MODELS)) --haystack $(HAYSTACK) --results build/paper-needle.jsonl
+
+paper-speed: setup  ## Time Mamba and a Transformer of its size: to 8K tokens on a CPU, to 128K on a GPU.
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.experiments.speed --results build/paper-speed.jsonl
+
+paper-plots: setup  ## Draw what the other paper-* targets measured, into docs.
+	$(BIN)/python -m tests.benchmarks.experiments.plots $(wildcard build/paper-*.jsonl) --out docs
 
 clean:  ## Remove what the targets made, .venv included.
 	rm -rf $(VENV) build dist .hypothesis .*_cache .import_linter_cache
