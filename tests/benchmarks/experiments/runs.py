@@ -40,7 +40,7 @@ from tests.benchmarks.experiments.quality import (
 _TRANSFORMER = (
     'model.fresh={name = "transformer-27m", architecture = "transformer", bidirectional = true, d_model = 384, '
     'n_layers = 8, head_dim = 64, expand = 3, vocabulary_size = 30528, projection_dim = 384, eos_token = "[SEP]", '
-    'passage_tokens_max = 131072, pooling = "POOLING"}'
+    'passage_tokens_max = 262144, pooling = "POOLING"}'
 )
 
 # What each run changes. The first four have 27.0 to 27.2M parameters: a layer more where B, C and time steps are not
