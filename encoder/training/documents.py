@@ -19,7 +19,7 @@ from torch import Tensor
 from encoder.training.config import DocumentsTask
 from encoder.training.gradient_cache import Piece, Reading, read_rows
 from encoder.training.objectives import Losses, cosine_loss, info_nce, over_widths, relational_loss
-from encoder.training.rows import TextRows
+from encoder.training.rows import TextRows, fill_up
 from encoder.training.tasks import Step, Surroundings
 from encoder.training.teacher import TeacherInput
 
@@ -62,7 +62,9 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
     asked: Tensor | None = None
     answers: Answers | None = None
     if asks and batch.query_teacher is not None and target is not None:
-        readings.append(read_rows("query", batch.queries.tokens, batch.queries.ends, around.slice_tokens))
+        # How many queries documents have differs from batch to batch; their rows shall not.
+        filled = fill_up(batch.queries, len(batch.pieces[0][0]) * task.queries)
+        readings.append(read_rows("query", filled.tokens, filled.ends, around.slice_tokens))
         asked = gather(_embed(around, batch.query_teacher, len(batch.query_numbers)))
         # Rows are numbered in each process; together they need numbers of their own.
         shift = around.ranks.rank * _ROWS_MAX
@@ -79,7 +81,8 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
         return relational_loss(queries @ chunks.T, asked @ target.T, task.temperature)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
-        joined = [gather(part) for part in embeddings]
+        counts = (len(batch.owners), len(batch.query_numbers))
+        joined = [gather(part[:count]) for part, count in zip(embeddings, counts, strict=False)]
         losses: Losses = {}
         if task.cosine_weight and taught is not None:
             losses["cosine"] = task.cosine_weight * cosine_loss(joined[0], taught)

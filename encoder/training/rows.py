@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -77,3 +78,9 @@ def wrap(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int
         ends = ends + 1
         rows[np.arange(len(rows)), ends] = end
     return TextRows(torch.from_numpy(rows), torch.from_numpy(ends))
+
+
+def fill_up(texts: TextRows, count: int) -> TextRows:
+    """Add empty rows until there are ``count``, where that keeps a compiled model from meeting a new shape."""
+    missing = max(0, count - len(texts.tokens))
+    return TextRows(F.pad(texts.tokens, (0, 0, 0, missing)), F.pad(texts.ends, (0, missing)))
