@@ -17,7 +17,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _place(heads: tl.tensor, segments: tl.tensor) -> tl.tensor:
+def _place(heads: tl.constexpr, segments: tl.tensor) -> tl.tensor:
     """Give row, segment and head of this program; heads go fastest, for they share B and C."""
     program = tl.program_id(0)
     return (program // heads // segments).to(tl.int64), program // heads % segments, program % heads
@@ -50,7 +50,7 @@ def _store_tile(
 
 
 @triton.jit
-def _load_steps(base: tl.tensor, heads: tl.tensor, start: tl.tensor, end: tl.tensor, q: tl.constexpr) -> tl.tensor:
+def _load_steps(base: tl.tensor, heads: tl.constexpr, start: tl.tensor, end: tl.tensor, q: tl.constexpr) -> tl.tensor:
     """Load the time steps of one head, ``(q,)``: past ``end`` 0, which leaves the state as it is."""
     tokens = start + tl.arange(0, q)
     return tl.load(base + tokens.to(tl.int64) * heads, mask=tokens < end, other=0.0)
@@ -81,8 +81,8 @@ def segment_states(
     length: tl.tensor,
     segment_tokens: tl.tensor,
     segments: tl.tensor,
-    heads: tl.tensor,
-    per_group: tl.tensor,
+    heads: tl.constexpr,
+    per_group: tl.constexpr,
     reverse: tl.constexpr,
     q: tl.constexpr,
     p: tl.constexpr,
@@ -123,7 +123,7 @@ def carry_states(
     decays: tl.tensor,  # (b, s, h)
     first: tl.tensor,  # (b, h, p, n) or None
     segments: tl.tensor,
-    heads: tl.tensor,
+    heads: tl.constexpr,
     reverse: tl.constexpr,
     size: tl.constexpr,  # p * n
     block: tl.constexpr,
@@ -162,8 +162,8 @@ def scan_forward(
     length: tl.tensor,
     segment_tokens: tl.tensor,
     segments: tl.tensor,
-    heads: tl.tensor,
-    per_group: tl.tensor,
+    heads: tl.constexpr,
+    per_group: tl.constexpr,
     q: tl.constexpr,
     p: tl.constexpr,
     n: tl.constexpr,
@@ -239,8 +239,8 @@ def scan_backward(
     length: tl.tensor,
     segment_tokens: tl.tensor,
     segments: tl.tensor,
-    heads: tl.tensor,
-    per_group: tl.tensor,
+    heads: tl.constexpr,
+    per_group: tl.constexpr,
     q: tl.constexpr,
     p: tl.constexpr,
     n: tl.constexpr,
