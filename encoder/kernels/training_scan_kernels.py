@@ -272,39 +272,65 @@ def scan_backward(
         query = _load_tile(c_out, c_token, start, end, q, n)
         state_place = (row * tl.cdiv(length, q) + start // q) * heads + head
         state = tl.load(kept + state_place * p * n + inside_kept)
-        rounded = dlast.to(values.dtype)
-        until, total = tl.cumsum(step * rate, 0), tl.sum(step * rate, 0)
-        to_end, from_start = tl.exp(total - until), tl.exp(until)
-
-        # One gradient after the other, so that few tiles are held at once.
-        weights, dscores, dstep, duntil, dskip = _pair_gradients(dout, values, key, query, step, until, skip, q)
-        dd_rows += dskip
-        dvalues = _multiply(key, rounded) * to_end[:, None]
-        carried = tl.sum(dvalues * values, 1)
-        dvalues = _multiply_add(weights, dout, dvalues * step[:, None])
-        _store_tile(dx + token_head * p, heads * p, start, end, dvalues, q, p)
-        dkey = _multiply(values, tl.trans(rounded)) * (to_end * step)[:, None]
-        dkey = _multiply_add(dscores, query, dkey)
-        _store_tile(db + token_head * n, heads * n, start, end, dkey, q, n)
-        dquery = _multiply(dout, tl.trans(state)) * from_start[:, None]
-        duntil += tl.sum(dquery * query, 1) - carried * step
-        dquery = _multiply_add(tl.trans(dscores), key, dquery)
-        _store_tile(dc + token_head * n, heads * n, start, end, dquery, q, n)
-
-        # A token's decay is part of until for it and all that follow, and of the whole chunk's, total.
-        dtotal = tl.sum(carried * step, 0) + tl.exp(total) * tl.sum(tl.sum(state * dlast, 1), 0)
-        ddecay = tl.cumsum(duntil, 0, reverse=True) + dtotal
-        da_rows += step * ddecay
-        tokens = start + tl.arange(0, q)
-        places = ddt + token_head + tokens.to(tl.int64) * heads
-        tl.store(places, dstep + carried + rate * ddecay, mask=tokens < end)
-        faded = (dout * from_start[:, None]).to(dout.dtype)
-        dlast = _multiply_add(tl.trans(query), faded, dlast * tl.exp(total))
+        outputs = dx + token_head * p, db + token_head * n, dc + token_head * n, ddt + token_head
+        dlast, da_row, dd_row = _chunk_gradients(
+            dout, values, key, query, state, step, rate, skip, dlast, outputs, start, end, heads, q, p, n
+        )
+        da_rows += da_row
+        dd_rows += dd_row
     tl.store(da + place, tl.sum(da_rows, 0))
     tl.store(dd + place, tl.sum(dd_rows, 0))
     if dstate is not None:  # noqa: SIM102 - known when compiled, unlike the next
         if segment == 0:
             tl.store(dstate + (row * heads + head) * p * n + inside, dlast)
+
+
+@triton.jit
+def _chunk_gradients(
+    dout: tl.tensor,  # (q, p)
+    values: tl.tensor,  # (q, p)
+    key: tl.tensor,  # (q, n)
+    query: tl.tensor,  # (q, n)
+    state: tl.tensor,  # (n, p): before the chunk
+    step: tl.tensor,  # (q,)
+    rate: tl.tensor,
+    skip: tl.tensor,
+    dlast: tl.tensor,  # (n, p): gradient of the state after the chunk
+    outputs: tl.tensor,  # where the gradients of this head's x, B, C and dt begin
+    start: tl.tensor,
+    end: tl.tensor,
+    heads: tl.constexpr,
+    q: tl.constexpr,
+    p: tl.constexpr,
+    n: tl.constexpr,
+) -> tl.tensor:
+    """Store the gradients of a chunk; give those of the state before it and, of each token, of ``a`` and ``d``."""
+    rounded = dlast.to(values.dtype)
+    until, total = tl.cumsum(step * rate, 0), tl.sum(step * rate, 0)
+    to_end, from_start = tl.exp(total - until), tl.exp(until)
+
+    # One gradient after the other, so that few tiles are held at once.
+    weights, dscores, dstep, duntil, dskip = _pair_gradients(dout, values, key, query, step, until, skip, q)
+    dvalues = _multiply(key, rounded) * to_end[:, None]
+    carried = tl.sum(dvalues * values, 1)
+    dvalues = _multiply_add(weights, dout, dvalues * step[:, None])
+    _store_tile(outputs[0], heads * p, start, end, dvalues, q, p)
+    dkey = _multiply(values, tl.trans(rounded)) * (to_end * step)[:, None]
+    dkey = _multiply_add(dscores, query, dkey)
+    _store_tile(outputs[1], heads * n, start, end, dkey, q, n)
+    dquery = _multiply(dout, tl.trans(state)) * from_start[:, None]
+    duntil += tl.sum(dquery * query, 1) - carried * step
+    dquery = _multiply_add(tl.trans(dscores), key, dquery)
+    _store_tile(outputs[2], heads * n, start, end, dquery, q, n)
+
+    # A token's decay is part of until for it and all that follow, and of the whole chunk's, total.
+    dtotal = tl.sum(carried * step, 0) + tl.exp(total) * tl.sum(tl.sum(state * dlast, 1), 0)
+    ddecay = tl.cumsum(duntil, 0, reverse=True) + dtotal
+    tokens = start + tl.arange(0, q)
+    tl.store(outputs[3] + tokens.to(tl.int64) * heads, dstep + carried + rate * ddecay, mask=tokens < end)
+    faded = (dout * from_start[:, None]).to(dout.dtype)
+    dlast = _multiply_add(tl.trans(query), faded, dlast * tl.exp(total))
+    return dlast, step * ddecay, dskip
 
 
 @triton.jit
