@@ -6,12 +6,12 @@ Knows no model, and nothing of what the rows mean.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import lzma
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 from encoder.errors import InvalidInput
 
@@ -28,11 +28,12 @@ def read_lines(path: Path, field: str) -> Iterator[tuple[str, str]]:
     number = 0
     try:
         with _open(path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, data in enumerate(file, start=1):
+                line = data.decode("utf-8")
                 if line.strip():
                     yield f"{path} line {number}", line
     except UnicodeDecodeError as error:
-        raise InvalidInput(field, f"{path} is not UTF-8 after line {number}; convert it.") from error
+        raise InvalidInput(field, f"{path} line {number} is not UTF-8; convert the file.") from error
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         kind = path.suffix.removeprefix(".")
         raise InvalidInput(field, f"{path} is not a whole {kind} file ({error}); fetch it again.") from error
@@ -69,9 +70,9 @@ def list_of(row: Row, key: str, place: str) -> list[object]:
     return value
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
+        return lzma.open(path)
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path)
+    return path.open("rb")

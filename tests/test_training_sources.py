@@ -162,7 +162,7 @@ def test_files_that_end_too_soon_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"cut\.jsonl\.gz is not a whole gz file"):
         read(format="jsonl", path=tmp_path / "cut.jsonl.gz")
     (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
-    with pytest.raises(InvalidInput, match=r"latin\.jsonl is not UTF-8"):
+    with pytest.raises(InvalidInput, match=r"latin\.jsonl line \d is not UTF-8"):
         read(format="jsonl", path=tmp_path / "latin.jsonl")
     with pytest.raises(InvalidInput, match="does not exist"):
         read(format="tevatron", path=tmp_path / "none.jsonl")

@@ -42,7 +42,10 @@ def build(source: SourceConfig, pool: TokenizingPool, cache: Path, progress: Pro
     """Give the folder of a source's set, made now unless it is there; errors as :func:`examples.prepare`."""
     name = f"{source.name}-{_digest(source, pool.tokenizer)}"
     folder, partial = cache / name, cache / f"{name}.partial"
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput("cache", f"cache {cache} cannot be a folder ({error.strerror}); give another.") from error
     with _locked(cache / f"{name}.lock"):
         if (folder / SET_FILE).exists():
             return folder

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from encoder.checkpoint import load_model, save_model
-from encoder.errors import CheckpointError, InvalidInput
+from encoder.errors import CheckpointError, InvalidInput, StorageFull
 from encoder.hub import local_folder
 from encoder.layouts.opening import find_tokenizer
 from encoder.model import EncoderModel
@@ -76,7 +76,10 @@ def distinct(encoders: Encoders) -> dict[str, EncoderModel]:
 def save_state(
     out: Path, config: TrainConfig, encoders: Encoders, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    """Write ``state.pt`` so that a crash leaves the old file or the new one."""
+    """Write ``state.pt`` so that a crash leaves the old file or the new one.
+
+    :class:`StorageFull` where it cannot be written; the old one stays.
+    """
     state = {
         "models": {name: model.config.model_dump() for name, model in distinct(encoders).items()},
         "weights": {name: model.state_dict() for name, model in distinct(encoders).items()},
@@ -87,8 +90,12 @@ def save_state(
         "learning": what_is_learnt(config),
     }
     partial = out / (STATE_FILE + ".partial")
-    torch.save(state, partial)
-    partial.replace(out / STATE_FILE)
+    try:
+        torch.save(state, partial)
+        partial.replace(out / STATE_FILE)
+    except (OSError, RuntimeError) as error:  # torch says so in an error of its own
+        partial.unlink(missing_ok=True)
+        raise StorageFull(f"{partial} cannot be written; make room, and the same command goes on.") from error
 
 
 def load_state(out: Path, config: TrainConfig, encoders: Encoders, optimizer: torch.optim.Optimizer) -> Progress:

@@ -22,8 +22,17 @@ CONFIGS_FOLDER = Path(__file__).parent / "configs"
 Width = Annotated[int, pydantic.Field(ge=16, multiple_of=16)]  # tokens of a row, special ones included
 
 
+def _check_rising(widths: tuple[int, ...]) -> tuple[int, ...]:
+    if not widths or list(widths) != sorted(set(widths)):
+        raise ValueError(f"widths must rise, and there must be one at least; they are {list(widths)}")
+    return widths
+
+
+Widths = Annotated[tuple[Width, ...], pydantic.AfterValidator(_check_rising)]
+
+
 class _Table(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelTable(_Table):
@@ -106,7 +115,7 @@ class _Task(_Table):
     # Queries of each process; of distillation and documents, texts of the widest width, and as many tokens of others.
     batch_size: int = pydantic.Field(ge=1)
     temperature: float = pydantic.Field(default=0.05, gt=0)
-    matryoshka: tuple[int, ...] = ()  # widths of shortened embeddings that shall serve, too
+    matryoshka: tuple[pydantic.PositiveInt, ...] = ()  # widths of shortened embeddings that shall serve, too
 
 
 class _ContrastTask(_Task):
@@ -125,8 +134,8 @@ class PairsTask(_ContrastTask):
     """Queries and passages that answer them, with in-batch and mined negatives."""
 
     kind: Literal["pairs"]
-    query_widths: tuple[Width, ...] = (32, 64, 256)
-    passage_widths: tuple[Width, ...] = (64, 128, 256)
+    query_widths: Widths = (32, 64, 256)
+    passage_widths: Widths = (64, 128, 256)
 
 
 class CropsTask(_ContrastTask):
@@ -137,7 +146,7 @@ class CropsTask(_ContrastTask):
     query_width: Width = 32  # of the longest crop
     crop_min: int = pydantic.Field(default=6, ge=2)  # tokens of the shortest
     removed: float = pydantic.Field(default=0.5, ge=0, le=1)  # share of crops that are taken out of their text
-    widths: tuple[Width, ...] = (64, 128, 256)  # of the texts
+    widths: Widths = (64, 128, 256)  # of the texts
 
 
 class DistillTask(_Task):
@@ -145,7 +154,7 @@ class DistillTask(_Task):
 
     kind: Literal["distill"]
     texts: Literal["queries", "passages", "windows"]  # whole queries, whole passages, stretches of long texts
-    widths: tuple[Width, ...] = (32, 64, 128, 256)
+    widths: Widths = (32, 64, 128, 256)
     cosine_weight: float = pydantic.Field(default=3.0, ge=0)
     relational_weight: float = pydantic.Field(default=1.0, ge=0)
 
@@ -154,8 +163,8 @@ class RankingTask(_Task):
     """Fused rankings of mined candidates (teacher and BM25) as a distribution to learn."""
 
     kind: Literal["ranking"]
-    query_widths: tuple[Width, ...] = (32, 64, 256)
-    passage_widths: tuple[Width, ...] = (64, 128, 256)
+    query_widths: Widths = (32, 64, 256)
+    passage_widths: Widths = (64, 128, 256)
     candidates: int = pydantic.Field(default=8, ge=2)
     target_temperature: float = pydantic.Field(default=1.0, gt=0)  # of the fused scores
 
@@ -164,9 +173,9 @@ class DocumentsTask(_Task):
     """Documents in one pass, an end-of-sequence token after each chunk, and losses on every chunk's embedding."""
 
     kind: Literal["documents"]
-    widths: tuple[Width, ...] = (512, 1024, 2048)  # tokens of a document in the batch
+    widths: Widths = (512, 1024, 2048)  # tokens of a document in the batch
     piece_tokens: int = pydantic.Field(default=4096, ge=64, multiple_of=16)  # read at once; the state is carried on
-    query_widths: tuple[Width, ...] = (32, 64, 256)
+    query_widths: Widths = (32, 64, 256)
     queries: int = pydantic.Field(default=2, ge=1)  # of each document, at most
     cosine_weight: float = pydantic.Field(default=1.0, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)  # of queries and chunks
@@ -252,14 +261,22 @@ def check_config(place: str, values: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(key, f"{place}: {key}: {message}{_given(first)}.") from error
+        parts = list(first["loc"])
+        if parts[:1] == ["tasks"]:
+            del parts[2:3]  # the task's kind, which is no key of the file
+        key = ".".join(str(part) for part in parts)
+        raise InvalidInput(key or "config", f"{place}: {key}{': ' if key else ''}{_told(first)}.") from error
 
 
-def _given(error: Mapping[str, Any]) -> str:
+def _told(error: Mapping[str, Any]) -> str:
+    """Say what pydantic found wrong with a key."""
+    if error["type"] == "extra_forbidden":
+        return "this table has no such key; take it out, or look for its name in README.md, Training"
+    if error["type"] == "missing":
+        return "the key is missing; give it a value"
     value = error.get("input")
-    return f", not {value!r}" if isinstance(value, str | int | float) else ""
+    message: str = error["msg"].removeprefix("Value error, ")
+    return message + (f", not {value!r}" if isinstance(value, str | int | float) else "")
 
 
 def _change(values: dict[str, Any], change: str) -> None:

@@ -84,6 +84,9 @@ class Feed(Dataset[Batch]):
         for task in config.tasks:
             sources = [source for source in config.sources if not task.sources or source.name in task.sources]
             sets.append(tuple(by_name[part.name] for part in expand(sources)))
+            for each in sets[-1]:
+                # Refuses here what cannot be drawn: in a process that makes batches, one sentence would be a traceback.
+                maker.epoch_steps(each, task, ranks.count)
         return cls(
             config=config,
             maker=maker,

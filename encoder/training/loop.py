@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from encoder.errors import MambaSearchError
+from encoder.errors import InvalidInput, MambaSearchError
 from encoder.text_encoder import preferred_dtype
 from encoder.training.checkpoints import (
     STATE_FILE,
@@ -103,7 +103,10 @@ def _train(config: TrainConfig, ranks: Ranks, stop_after: int | None) -> bool:
 
 
 def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
-    config.out.mkdir(parents=True, exist_ok=True)
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput("out", f"out {config.out} cannot be a folder ({error.strerror}); give another.") from error
     teacher = None
     if config.teacher is not None and feed.maker.teacher is not None:
         teacher = load_teacher(config.teacher, feed.maker.teacher, ranks.device)

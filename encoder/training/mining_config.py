@@ -10,7 +10,7 @@ from encoder.training.rankings import Method
 class MiningConfig(pydantic.BaseModel):
     """How negatives and candidates are mined."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     candidates: int = pydantic.Field(default=32, ge=1)  # that each ranker finds for a query
     negatives: int = pydantic.Field(default=16, ge=1)  # kept of each query, the best by fused score

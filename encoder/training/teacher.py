@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,9 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from encoder.errors import CheckpointError
+from encoder.errors import CheckpointError, MambaSearchError
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.config import TeacherTable
 from encoder.training.rows import Ids, TextRows, wrap
@@ -29,7 +31,7 @@ TeacherInput = TextRows | list[str]  # token ids with the teacher's own special 
 _POSITIONS_DEFAULT = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TeacherRules:
     """How texts are made ready for the teacher, without the teacher: batches are made in other processes."""
 
@@ -42,10 +44,14 @@ class TeacherRules:
     def ready(self, tokens: Ids, lengths: NDArray[np.int64]) -> TeacherInput:
         """Make texts, ``(b, l)`` ids of the student's tokenizer without special tokens, what the teacher reads."""
         if not self.shared_vocabulary:
-            tokenizer = Tokenizer.load(self.tokenizer_folder)
-            return [tokenizer.decode(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
+            decode = self._tokenizer.decode
+            return [decode(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
         room = self.tokens_max - 2
         return wrap(tokens[:, :room], np.minimum(lengths, room), (self.start_id,), self.end_id)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.tokenizer_folder)
 
 
 class Teacher(Protocol):
@@ -78,10 +84,19 @@ def teacher_rules(table: TeacherTable, tokenizer_folder: Path) -> TeacherRules:
 
 
 def load_teacher(table: TeacherTable, rules: TeacherRules, device: torch.device) -> Teacher:
-    """Load the teacher, by the fast way where there is one."""
-    if rules.shared_vocabulary:
-        return BertTeacher(table, device)
-    return TextTeacher(table, rules.tokens_max, device)
+    """Load the teacher, by the fast way where there is one; :class:`CheckpointError` where its folder is broken."""
+    try:
+        if rules.shared_vocabulary:
+            return BertTeacher(table, device)
+        return TextTeacher(table, rules.tokens_max, device)
+    except ModuleNotFoundError as error:
+        raise MambaSearchError(f"The package {error.name} is missing; install mamba-search[train].") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise CheckpointError(
+            f"{table.folder} cannot be read as a teacher ({reason}); give the whole folder of a sentence-transformers "
+            "model."
+        ) from error
 
 
 class BertTeacher:
@@ -93,6 +108,7 @@ class BertTeacher:
 
         verbosity = transformers_logging.get_verbosity()
         transformers_logging.set_verbosity(logging.ERROR)  # that the pooling layer is left out is meant
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         bert: nn.Module = BertModel.from_pretrained(
             table.folder, dtype=dtype, add_pooling_layer=False, attn_implementation="sdpa"
@@ -135,15 +151,10 @@ class TextTeacher:
     word_embeddings: Tensor | None = None
 
     def __init__(self, table: TeacherTable, tokens_max: int, device: torch.device) -> None:
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ModuleNotFoundError as error:
-            raise CheckpointError(
-                f"{table.folder} does not share the student's vocabulary and is read by sentence-transformers; "
-                f"install it ({error.name} is missing)."
-            ) from error
+        from sentence_transformers import SentenceTransformer
+
         dtype = "bfloat16" if device.type == "cuda" else "float32"
-        self._model = SentenceTransformer(str(table.folder), device=str(device), model_kwargs={"torch_dtype": dtype})
+        self._model = SentenceTransformer(str(table.folder), device=str(device), model_kwargs={"dtype": dtype})
         self._model.max_seq_length = tokens_max
         dimension = self._model.get_embedding_dimension()
         assert dimension is not None  # it is None for sparse models only
@@ -159,13 +170,17 @@ class TextTeacher:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    found = _parse(path)
+    return found if isinstance(found, dict) else {}
+
+
+def _parse(path: Path) -> object:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        return {}
+        return None
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}.") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _vocabulary(folder: Path) -> Mapping[str, int]:
@@ -181,9 +196,9 @@ def _vocabulary(folder: Path) -> Mapping[str, int]:
 
 def _is_plain_bert(folder: Path, config: Mapping[str, Any]) -> bool:
     """Tell whether a folder is a BERT with pooling and normalization, and nothing between them."""
-    path = folder / "modules.json"
-    modules: Sequence[Mapping[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else ()
-    kinds = {module.get("type", "").rpartition(".")[2] for module in modules}
+    modules = _parse(folder / "modules.json")
+    listed = modules if isinstance(modules, list) else []
+    kinds = {str(module.get("type")).rpartition(".")[2] for module in listed if isinstance(module, dict)}
     plain = kinds <= {"Transformer", "Pooling", "Normalize"} and _pooling(folder) in ("mean", "cls")
     return config.get("model_type") == "bert" and plain
 
