@@ -8,7 +8,7 @@ import torch
 from encoder.errors import InvalidInput
 from encoder.model import EncoderModel
 from encoder.training.config import DocumentsTask
-from encoder.training.documents import DocumentRows, choose_answers, documents_step, in_context
+from encoder.training.documents import DocumentRows, choose_answers, documents_step
 from encoder.training.feeding import Feed
 from encoder.training.gradient_cache import embed_piece
 from encoder.training.loop import train
@@ -133,22 +133,20 @@ def test_what_cannot_be_read_in_one_pass_is_refused(data: Path, teacher: Path, t
         train(train_config(data, teacher, [documents_task(sources=["pairs"])], out=tmp_path))
 
 
-def test_in_context_a_chunk_leans_towards_the_nearest_chunks_before_it() -> None:
-    chunks = torch.eye(4)
-    rows = torch.tensor([0, 0, 1, 0])
-    ordinals = torch.tensor([0, 1, 0, 2])
-    taught = in_context(chunks, rows, ordinals, weight=0.25, decay=0.5)
-    assert torch.equal(taught[[0, 2]], chunks[[0, 2]])  # first chunks, each of its row
-    assert torch.allclose(taught[1], torch.tensor([1.0, 3.0, 0.0, 0.0]) / 10**0.5)
-    # The context of the third is (1/4, 1/2, 0, 0), brought to length 1.
-    expected = 0.75 * chunks[3] + 0.25 * torch.tensor([1.0, 2.0, 0.0, 0.0]) / 5**0.5
-    assert torch.allclose(taught[3], expected / expected.norm())
-
-
-def test_context_in_the_target_changes_what_is_learnt(data: Path, teacher: Path, tmp_path: Path) -> None:
-    losses = []
-    for weight in (0.0, 0.5):
-        task = documents_task(info_nce_weight=0.0, context_weight=weight)
-        train(train_config(data, teacher, [task], out=tmp_path / str(weight), run={"steps": 1}))
-        losses.append(logged(tmp_path / str(weight))[0]["loss/documents_cosine"])
-    assert losses[0] != losses[1]
+def test_the_teacher_may_read_the_documents_opening_before_each_later_chunk(data: Path, teacher: Path) -> None:
+    alone, after = (
+        Feed.open(train_config(data, teacher, [documents_task(widths=[1024], opening_tokens=count)]), ALONE)[0].rows
+        for count in (0, 5)
+    )
+    assert isinstance(alone, DocumentRows)
+    assert isinstance(after, DocumentRows)
+    assert isinstance(alone.chunks, TextRows)
+    assert isinstance(after.chunks, TextRows)
+    opening: list[int] = []
+    for number, owner in enumerate(alone.owners.tolist()):
+        chunk = alone.chunks.tokens[number, 1 : int(alone.chunks.ends[number])].tolist()
+        first = number == 0 or owner != alone.owners[number - 1]
+        opening = chunk[:5] if first else opening
+        expected = chunk if first else opening + chunk
+        # This teacher reads 128 tokens, of which two are special.
+        assert after.chunks.tokens[number, 1 : int(after.chunks.ends[number])].tolist() == expected[:126]

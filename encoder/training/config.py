@@ -180,10 +180,8 @@ class DocumentsTask(_Task):
     cosine_weight: float = pydantic.Field(default=1.0, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)  # of queries and chunks
     info_nce_weight: float = pydantic.Field(default=1.0, ge=0)  # where documents have queries
-    # How much of a chunk's target comes from the chunks before it, the nearer the more: a tenth, where the weight is
-    # 0.1. Each chunk further back counts ``context_decay`` times as much as the one after it.
-    context_weight: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    context_decay: float = pydantic.Field(default=0.7, gt=0, lt=1)
+    # Of a document's beginning, mostly its title: the teacher reads them before each later chunk.
+    opening_tokens: int = pydantic.Field(default=0, ge=0, le=256)
     false_negative_margin: float = 0.05
 
 

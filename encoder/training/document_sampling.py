@@ -50,14 +50,21 @@ class DocumentBatch(NamedTuple):
     query_rows: Numbers  # (q,) row of the document that each is about
     query_numbers: Numbers  # (q,) of the set: equal for equal texts
 
-    def chunks(self) -> tuple[Tokens, Numbers]:
-        """Give each chunk alone, as a teacher reads it: tokens ``(n, l)``, a multiple of 16 wide, and lengths."""
-        lengths = self.spans[:, 2] - self.spans[:, 1]
+    def chunks(self, opening: int = 0) -> tuple[Tokens, Numbers]:
+        """Give each chunk alone, as a teacher reads it: tokens ``(n, l)``, a multiple of 16 wide, and lengths.
+
+        Before a row's later chunks stand the first ``opening`` tokens of its first one.
+        """
+        rows, own = self.spans[:, 0], self.spans[:, 2] - self.spans[:, 1]
+        first = np.searchsorted(rows, rows)  # each row's first chunk
+        before = np.where(np.arange(len(rows)) > first, np.minimum(own[first], opening), 0)
+        lengths = before + own
         width = int(lengths.max(initial=1))
-        columns = self.spans[:, 1:2] + np.arange(width + -width % 16)
-        inside = columns < self.spans[:, 2:]
-        read = self.tokens[self.spans[:, :1], np.minimum(columns, self.tokens.shape[1] - 1)]
-        return np.where(inside, read, 0), lengths
+        columns = np.arange(width + -width % 16)
+        in_opening = columns < before[:, None]
+        source = np.where(in_opening, self.spans[first, 1:2], self.spans[:, 1:2] - before[:, None]) + columns
+        read = self.tokens[rows[:, None], np.minimum(source, self.tokens.shape[1] - 1)]
+        return np.where(columns < lengths[:, None], read, 0), lengths
 
 
 class _Plan(NamedTuple):

@@ -1,9 +1,9 @@
 """Documents in one pass: an end-of-sequence token after each chunk, and losses on every chunk's embedding.
 
-A chunk's embedding shall say what the teacher says of the chunk, alone or a little in context, and shall be what the
-document's queries find: the teacher chooses which chunk of its document answers a query, and the other chunks, of this
-and of all other documents, are the negatives. Long documents are read in pieces with the state carried on and detached,
-so that memory does not grow with them.
+A chunk's embedding shall say what the teacher says of the chunk, read alone or right after the document's opening, as
+passages have the title of theirs; and it shall be what the document's queries find: the teacher chooses which chunk of
+its document answers a query, and the other chunks, of this and of all other documents, are the negatives. Long
+documents are read in pieces with the state carried on and detached, so that memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from encoder.training.config import DocumentsTask
@@ -31,8 +30,7 @@ class DocumentRows(NamedTuple):
 
     pieces: list[tuple[Tensor, Tensor]]  # tokens (b, l), and row and position of each chunk's last token (n, 2)
     owners: Tensor  # (n,) row of each chunk's document
-    ordinals: Tensor  # (n,) which chunk of its row each is, from 0
-    chunks: TeacherInput | None  # each alone
+    chunks: TeacherInput | None  # each alone, or after its document's opening
     queries: TextRows  # perhaps none
     query_teacher: TeacherInput | None
     query_owners: Tensor  # (q,) row of the document that each is about
@@ -51,13 +49,7 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
     gather = partial(around.ranks.gather, equal=False)
     queries = gather(batch.query_numbers)
     asks = len(queries) > 0 and (task.info_nce_weight > 0 or task.relational_weight > 0)  # the same in all processes
-    target: Tensor | None = None
-    taught: Tensor | None = None
-    if batch.chunks is not None:
-        alone = _embed(around, batch.chunks, len(batch.owners))
-        target = taught = gather(alone)
-        if task.context_weight:
-            taught = gather(in_context(alone, batch.owners, batch.ordinals, task.context_weight, task.context_decay))
+    target = None if batch.chunks is None else gather(_embed(around, batch.chunks, len(batch.owners)))
     readings = [Reading("passage", tuple(Piece(*piece) for piece in batch.pieces), carried=len(batch.pieces) > 1)]
     asked: Tensor | None = None
     answers: Answers | None = None
@@ -84,8 +76,8 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
         counts = (len(batch.owners), len(batch.query_numbers))
         joined = [gather(part[:count]) for part, count in zip(embeddings, counts, strict=False)]
         losses: Losses = {}
-        if task.cosine_weight and taught is not None:
-            losses["cosine"] = task.cosine_weight * cosine_loss(joined[0], taught)
+        if task.cosine_weight and target is not None:
+            losses["cosine"] = task.cosine_weight * cosine_loss(joined[0], target)
         if task.info_nce_weight and answers is not None:
             losses["info_nce"] = task.info_nce_weight * over_widths(task.matryoshka, joined, contrast)
         if task.relational_weight and asked is not None:
@@ -100,25 +92,6 @@ def _embed(around: Surroundings, texts: TeacherInput, count: int) -> Tensor:
     if not count:
         return torch.empty(0, around.teacher.dimension, device=around.ranks.device)
     return around.teacher.embed(texts)
-
-
-def in_context(chunks: Tensor, rows: Tensor, ordinals: Tensor, weight: float, decay: float) -> Tensor:
-    """Turn each chunk's embedding a little towards the chunks before it in its row: ``(n, d)``, rows of length 1.
-
-    ``chunks (n, d)`` are the chunks alone, ``rows`` and ``ordinals (n,)`` their places. The context of a chunk is the
-    sum of those before it, each ``decay`` times the one after it, brought to length 1; the result is
-    ``(1 - weight) * chunk + weight * context``, brought to length 1. A first chunk stays as it is.
-    """
-    if not len(chunks):
-        return chunks
-    most = int(ordinals.max()) + 1
-    laid_out = chunks.new_zeros(int(rows.max()) + 1, most, chunks.shape[1])
-    laid_out[rows, ordinals] = chunks
-    back = torch.arange(most, device=chunks.device)
-    back = back[:, None] - back[None, :]  # (chunk, chunk before it)
-    weights = torch.where(back > 0, decay ** back.clamp(min=0).float(), 0.0)
-    context = F.normalize(weights @ laid_out, dim=-1)[rows, ordinals]
-    return F.normalize((1 - weight) * chunks + weight * context, dim=-1)
 
 
 def choose_answers(

@@ -163,21 +163,18 @@ class Maker:
         found = document_batch(training_set, shape, *place)
         piece_numbers = found.places[:, 1] // task.piece_tokens
         order = np.argsort(piece_numbers, kind="stable")
-        # Chunks come row by row.
-        ordinals = np.arange(len(found.places)) - np.searchsorted(found.places[:, 0], found.places[:, 0])
         tokens, places = found.tokens.astype(np.int32), found.places[order]
         pieces = []
         for number, start in enumerate(range(0, tokens.shape[1], task.piece_tokens)):
             inside = places[piece_numbers[order] == number] - np.array([0, start])
             piece = np.ascontiguousarray(tokens[:, start : start + task.piece_tokens])
             pieces.append((torch.from_numpy(piece), torch.from_numpy(inside)))
-        chunk_tokens, chunk_lengths = found.chunks()
+        chunk_tokens, chunk_lengths = found.chunks(task.opening_tokens)
         queries = self._queries(found.query_tokens, found.query_lengths)
         asks = needs_teacher(task)
         rows = DocumentRows(
             pieces,
             torch.from_numpy(places[:, 0].copy()),
-            torch.from_numpy(ordinals[order]),
             self._ask(chunk_tokens[order], chunk_lengths[order]) if asks else None,
             queries,
             self._ask(found.query_tokens, found.query_lengths) if asks else None,
