@@ -143,7 +143,7 @@ def test_documents_are_found_by_their_best_chunk(tmp_path: Path, tokenizer: Toke
 
 def test_the_model_itself_finds_candidates(tmp_path: Path, tokenizer: Tokenizer) -> None:
     folder = save_tiny_model(tmp_path / "model")
-    embedder = ModelEmbedder.load(folder, tokenizer, tokens_max=64, device="cpu")
+    embedder = ModelEmbedder.load(folder, tokenizer, tokens_max=64, device=torch.device("cpu"))
     source = facts(tmp_path)
     embedded = embedder.embed_passages([source.passages[number] for number in range(len(source.passages))])
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=2e-2)
@@ -155,7 +155,7 @@ def test_the_model_itself_finds_candidates(tmp_path: Path, tokenizer: Tokenizer)
     assert mined.candidates >= 4
     strange = tokenizer_of_another_model(tmp_path)
     with pytest.raises(CheckpointError, match="has another tokenizer than the training set"):
-        ModelEmbedder.load(folder, strange, tokens_max=64, device="cpu")
+        ModelEmbedder.load(folder, strange, tokens_max=64, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("shared", [True, False])

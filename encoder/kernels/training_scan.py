@@ -16,12 +16,12 @@ from torch import Tensor
 
 CHUNK_SIZE = 64
 # Warps and stages of the software pipeline: of a program that reads forwards, and of one that reads backwards.
-FORWARD_LAUNCH = {"num_warps": 4, "num_stages": 2}
-BACKWARD_LAUNCH = {"num_warps": 4, "num_stages": 2}
+FORWARD_LAUNCH = {"num_warps": 4, "num_stages": 3}
+BACKWARD_LAUNCH = {"num_warps": 4, "num_stages": 3}
 
 _CHUNK_SIZE_MIN = 16  # a side of the smallest product on tensor cores
 _WIDTH_MAX = 128  # of p and n: the state must fit in registers
-_PROGRAMS = 1536  # a few for each multiprocessor of a large device
+_PROGRAMS = 768  # a few for each multiprocessor of a large device
 _SEGMENT_CHUNKS_MIN = 4  # shorter segments cost more than they bring
 _CARRY_BLOCK = 256
 _TRITON_INSTALLED = find_spec("triton") is not None

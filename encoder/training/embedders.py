@@ -2,64 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from encoder.checkpoint import load_opened
 from encoder.errors import CheckpointError
-from encoder.text_encoder import BATCH_SIZE_MAX, TextEncoder
+from encoder.kernels.choosing import prepare
+from encoder.layouts.opening import open_model
+from encoder.model import EncoderModel
+from encoder.text_encoder import preferred_dtype
 from encoder.tokenizer import Tokenizer
 from encoder.training.nearest import Ids
-from encoder.training.rows import TextRows
+from encoder.training.rows import RowRules, TextRows, wrap
 from encoder.training.teacher import Teacher, TeacherRules
 
-Item = TypeVar("Item")
-
-_SPARE_TOKENS = 8  # special ones, and what reading a text again may add
-_TEACHER_BATCH = 512
+_BATCH_TOKENS = 65_536
 
 
 class ModelEmbedder:
-    """The encoder itself."""
+    """The encoder itself, from rows of token ids."""
 
-    def __init__(self, encoder: TextEncoder, tokens_max: int) -> None:
+    def __init__(self, model: EncoderModel, rules: RowRules, tokens_max: int, device: torch.device) -> None:
         """Read at most ``tokens_max`` tokens of a text."""
-        self._encoder = encoder
-        config, info = encoder.model.config, encoder.info
-        prompts = [encoder.tokenizer.count(prompt) for prompt in (config.query_prompt, config.passage_prompt)]
-        self._query_tokens_max = min(tokens_max, info.query_tokens_max - prompts[0] - _SPARE_TOKENS)
-        self._passage_tokens_max = min(tokens_max, info.passage_tokens_max - prompts[1] - _SPARE_TOKENS)
-        self.dimension = info.dimension
+        self._model, self._rules, self._tokens_max, self._device = model, rules, tokens_max, device
+        self._dtype = preferred_dtype(device)
+        if device.type == "cpu":
+            prepare(model.backbone, self._dtype)
+        self.dimension = model.config.embedding_dim
 
     @classmethod
-    def load(cls, folder: Path, tokenizer: Tokenizer, tokens_max: int, device: str = "auto") -> ModelEmbedder:
+    def load(cls, folder: Path, tokenizer: Tokenizer, tokens_max: int, device: torch.device) -> ModelEmbedder:
         """Load a model folder; :class:`CheckpointError` where its tokenizer is not the one of the training set."""
-        encoder = TextEncoder.load(folder, device=device)
-        if encoder.tokenizer.fingerprint != tokenizer.fingerprint:
+        found = open_model(folder)
+        file = found.tokenizer_file
+        if file is None or Tokenizer.load(file.parent).fingerprint != tokenizer.fingerprint:
             raise CheckpointError(f"{folder} has another tokenizer than the training set; mine with its own model.")
-        return cls(encoder, tokens_max)
+        rules = RowRules.of(found.config, found.config, file.parent)
+        return cls(load_opened(found, device), rules, tokens_max, device)
 
     def embed_queries(self, queries: Sequence[Ids]) -> NDArray[np.float32]:
-        """Embed queries, from the text that their ids spell."""
-        decode, limit = self._encoder.tokenizer.decode, self._query_tokens_max
-        parts = [
-            self._encoder.encode_queries([decode(ids[:limit].tolist()) for ids in batch]).embeddings
-            for batch in _batches(queries, BATCH_SIZE_MAX)
-        ]
-        return np.concatenate(parts)
+        """Embed queries."""
+        return self._embed(queries, self._rules.query_start)
 
     def embed_passages(self, passages: Sequence[Ids]) -> NDArray[np.float32]:
         """Embed passages."""
-        limit = self._passage_tokens_max
-        parts = [
-            self._encoder.encode_tokenized_passages([ids[:limit].tolist() for ids in batch]).embeddings
-            for batch in _batches(passages, BATCH_SIZE_MAX)
-        ]
-        return np.concatenate(parts)
+        return self._embed(passages, self._rules.passage_start)
+
+    @torch.inference_mode()
+    def _embed(self, texts: Sequence[Ids], start: tuple[int, ...]) -> NDArray[np.float32]:
+        def embed(tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+            rows = wrap(tokens, lengths, start, self._rules.end)
+            found: Tensor = self._model(rows.tokens.to(self._device), rows.ends.to(self._device), self._dtype)
+            return found
+
+        return _embed_by_length(texts, self._tokens_max, self.dimension, embed)
 
 
 class TeacherEmbedder:
@@ -78,22 +79,33 @@ class TeacherEmbedder:
         return self._embed(passages)
 
     def _embed(self, texts: Sequence[Ids]) -> NDArray[np.float32]:
-        found = np.empty((len(texts), self.dimension), dtype=np.float32)
-        limit = self._rules.tokens_max
-        # By length, so that little is padding.
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-        for numbers in _batches(order, _TEACHER_BATCH):
-            rows = [texts[number][:limit] for number in numbers]
-            lengths = np.array([len(row) for row in rows], dtype=np.int64)
-            tokens = np.zeros((len(rows), int(lengths.max())), dtype=np.int64)
-            for row, ids in zip(tokens, rows, strict=True):
-                row[: len(ids)] = ids
+        def embed(tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
             ready = self._rules.ready(tokens, lengths)
             if isinstance(ready, TextRows):
                 ready = TextRows(ready.tokens.to(self._device), ready.ends.to(self._device))
-            found[list(numbers)] = self._teacher.embed(ready).cpu().numpy()
-        return found
+            return self._teacher.embed(ready)
+
+        return _embed_by_length(texts, self._rules.tokens_max, self._teacher.dimension, embed)
 
 
-def _batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
-    return [items[first : first + size] for first in range(0, len(items), size)]
+def _embed_by_length(
+    texts: Sequence[Ids],
+    tokens_max: int,
+    dimension: int,
+    embed: Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor],
+) -> NDArray[np.float32]:
+    """Embed texts cut at ``tokens_max``, those of like length together, so that little is padding."""
+    found = np.empty((len(texts), dimension), dtype=np.float32)
+    lengths = np.array([min(len(text), tokens_max) for text in texts], dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        # As many rows as fit, were all as long as the last of them.
+        fits = lengths[order[first:]] * np.arange(1, len(order) - first + 1) <= _BATCH_TOKENS
+        numbers = order[first : first + max(1, int(fits.sum()))]
+        first += len(numbers)
+        tokens = np.zeros((len(numbers), int(lengths[numbers].max())), dtype=np.int64)
+        for row, number in zip(tokens, numbers, strict=True):
+            row[: lengths[number]] = texts[number][: lengths[number]]
+        found[numbers] = embed(tokens, lengths[numbers]).cpu().numpy()
+    return found

@@ -45,7 +45,7 @@ def mine_all(config: TrainConfig, model: Path | None, told: Told) -> Iterator[tu
     embedders: dict[str, Embedder] = {}
     start = model or config.model.start_folder
     if start is not None:
-        embedders["model"] = ModelEmbedder.load(start, tokenizer, config.mining.tokens_max, str(device))
+        embedders["model"] = ModelEmbedder.load(start, tokenizer, config.mining.tokens_max, device)
     if config.teacher is not None:
         rules = teacher_rules(config.teacher, folder)
         embedders["teacher"] = TeacherEmbedder(load_teacher(config.teacher, rules, device), rules, device)
