@@ -28,6 +28,7 @@ from ingest.pipeline import Ingestor
 from ingest.sparse import sparse_query
 from services.evaluation_bm25 import passages_of, run_bm25s
 from services.evaluation_encoder import EvaluationEncoder
+from services.fusion import FusionWeights
 from services.results import SearchMode
 from services.searcher import Searcher
 
@@ -50,6 +51,7 @@ class System:
     chunk_encoder: ChunkEncoder
     chunks: str  # how results call the last two
     parameters: int | None = None  # of the model
+    fusion: FusionWeights | None = None  # of hybrid searches
 
     async def index_layout(self) -> tuple[int, str]:
         """Give the dimension and the fingerprint of an index for this system."""
@@ -176,35 +178,37 @@ class _Work:
         return run
 
     async def _prepare(self) -> Searcher:
-        await self._ingest()
-        self._searcher = Searcher(self.encoder, self._index, self._system.tokenizer)
+        await ingest_set(self._set, self._system, self.encoder, self._index, self._progress)
+        self._searcher = Searcher(self.encoder, self._index, self._system.tokenizer, self._system.fusion)
         return self._searcher
 
-    async def _ingest(self) -> None:
-        name = self._set.name
-        documents = [Document(row.document_id, row.text, title=row.title) for row in self._set.documents]
-        done = 0
-        ingestor = Ingestor(
-            self.encoder,
-            self._index,
-            self._system.chunker,
-            chunk_encoder=self._system.chunk_encoder,
-            batch_tokens_max=BATCH_TOKENS_MAX,
+
+async def ingest_set(
+    found: EvaluationSet, system: System, encoder: Encoder, index: VectorIndex, progress: Progress
+) -> None:
+    """Ingest the documents of a set with ``encoder``, the system's own or one around it.
+
+    :class:`InvalidInput` where a document cannot be ingested, or the index holds others afterwards.
+    """
+    documents = [Document(row.document_id, row.text, title=row.title) for row in found.documents]
+    done = 0
+    ingestor = Ingestor(
+        encoder, index, system.chunker, chunk_encoder=system.chunk_encoder, batch_tokens_max=BATCH_TOKENS_MAX
+    )
+    async with aclosing(ingestor.ingest_all(documents)) as receipts:
+        async for receipt in receipts:
+            done += 1
+            progress("documents", done, len(documents))
+            if receipt.error:
+                message = f"document {receipt.document_id!r} of {found.name}: {receipt.error}"
+                raise InvalidInput("dataset", message) from receipt.error
+    stats = await index.stats()
+    if stats.document_count != len(documents):
+        raise InvalidInput(
+            "data_dir",
+            f"the index holds {stats.document_count} documents, but {found.name} has {len(documents)}; give a "
+            "directory of its own.",
         )
-        async with aclosing(ingestor.ingest_all(documents)) as receipts:
-            async for receipt in receipts:
-                done += 1
-                self._progress("documents", done, len(documents))
-                if receipt.error:
-                    message = f"document {receipt.document_id!r} of {name}: {receipt.error}"
-                    raise InvalidInput("dataset", message) from receipt.error
-        stats = await self._index.stats()
-        if stats.document_count != len(documents):
-            raise InvalidInput(
-                "data_dir",
-                f"the index holds {stats.document_count} documents, but {name} has {len(documents)}; give a directory "
-                "of its own.",
-            )
 
 
 def _best(names: Sequence[str], scores: NDArray[np.float32], above: float = -np.inf) -> list[RankedDocument]:

@@ -1,23 +1,132 @@
-"""Two rankings into one, by reciprocal rank. Knows keys and orders, no search."""
+"""Both halves of a search into one ranking: dense candidates and sparse ones. Knows keys and scores, no search.
+
+A model's own :class:`FusionWeights` say how much a BM25 point counts beside its cosines, query by query, so that scores
+can be added up. Where a model has none, ranks are: cosines of different models have different scales.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Generic, NamedTuple, Self, TypeVar
 
+import pydantic
+
+from encoder.errors import CheckpointError, InvalidInput
+from encoder.hub import local_folder
+from encoder.layouts.options import read_json
+
+FUSION_FILE = "fusion.json"
 # Cormack, Clarke, Büttcher 2009: large enough that the first ranks of one list do not decide alone.
 RANK_CONSTANT = 60
+# The rank whose cosine the first one's is compared with.
+GAP_RANK = 10
+_BM25_MIN = 0.1  # the logarithm of less would say nothing
+_EXPONENT_MAX = 50.0  # numbers from a file stay finite
 
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-def fuse(rankings: Sequence[tuple[float, Sequence[_Key]]]) -> Mapping[_Key, float]:
-    """Sum ``weight / (60 + rank)`` over the rankings (each a weight and its keys, best first, ranks from 1).
+@dataclass(frozen=True, slots=True)
+class Half(Generic[_Key]):
+    """What one half of a search found."""
 
-    A key that a ranking lacks gets nothing from it. The result is in the order of first appearance, unsorted.
+    scores: dict[_Key, float]  # best first
+    complete: bool = False  # nothing else in the index would score above 0
+
+    @property
+    def floor(self) -> float:
+        """The most that a chunk may score which is not among them."""
+        return 0.0 if self.complete or not self.scores else next(reversed(self.scores.values()))
+
+
+class Features(NamedTuple):
+    """What of a query its weight depends on."""
+
+    best_sparse: float  # ln of the best BM25 score
+    dense_gap: float  # from the best cosine to the tenth
+
+
+class FusionWeights(pydantic.BaseModel):
+    """How a BM25 point counts beside a model's cosines: ``fusion.json`` in the model's folder.
+
+    ``ln(weight) = intercept + best_sparse * ln(best BM25) + dense_gap * (best cosine - tenth)``. As fitted, a point
+    counts less where the best passage has many of them (long queries, rare words), and where embeddings stand out.
+    ``mamba-search fit-fusion`` fits the three numbers.
     """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    intercept: float = pydantic.Field(ge=-30, le=30)
+    best_sparse: float = pydantic.Field(ge=-10, le=10)
+    dense_gap: float = pydantic.Field(ge=-100, le=100)
+
+    @classmethod
+    def load(cls, source: Path) -> Self | None:
+        """Read ``fusion.json`` of a model (a folder of any layout, or a hub id); None where it has none.
+
+        :class:`CheckpointError` names the key that is missing, unknown or out of range.
+        """
+        path = local_folder(source, weights=False) / FUSION_FILE
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate(read_json(path))
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            says = "missing" if first["type"] == "missing" else f"{repr(first['input'])[:100]} ({first['msg']})"
+            raise CheckpointError(
+                f"{path}: {key} is {says}; fit it anew with `mamba-search fit-fusion`, or remove the file, and ranks "
+                "are fused."
+            ) from None
+
+    def save(self, path: Path) -> None:
+        """Write the file; :class:`InvalidInput` where it cannot be written."""
+        try:
+            path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput("out", f"{path} cannot be written ({error.strerror}).") from error
+
+    def weight(self, found: Features) -> float:
+        """Say what a BM25 point counts in cosine, above 0."""
+        exponent = self.intercept + self.best_sparse * found.best_sparse + self.dense_gap * found.dense_gap
+        return math.exp(min(max(exponent, -_EXPONENT_MAX), _EXPONENT_MAX))
+
+
+def fuse(dense: Half[_Key], sparse: Half[_Key], weights: FusionWeights | None) -> dict[_Key, float]:
+    """Score all candidates, unsorted: ``cosine + weight * BM25``; without weights, ``1 / (60 + rank)`` summed.
+
+    What only one half found has the other's ``floor``, the most that it can score there; among ranks, nothing.
+    """
+    if weights is None:
+        return _fuse_ranks([list(dense.scores), list(sparse.scores)])
+    weight = weights.weight(features(dense, sparse))
+    return {key: cosine + weight * bm25 for key, (cosine, bm25) in align(dense, sparse).items()}
+
+
+def align(dense: Half[_Key], sparse: Half[_Key]) -> dict[_Key, tuple[float, float]]:
+    """Give every candidate both scores; what one half did not find has that half's ``floor``."""
+    dense_floor, sparse_floor = dense.floor, sparse.floor
+    return {
+        key: (dense.scores.get(key, dense_floor), sparse.scores.get(key, sparse_floor))
+        for key in dict.fromkeys([*dense.scores, *sparse.scores])
+    }
+
+
+def features(dense: Half[_Key], sparse: Half[_Key]) -> Features:
+    """Read a query's features from what both halves found for it."""
+    cosines = list(islice(dense.scores.values(), GAP_RANK))
+    best = next(iter(sparse.scores.values()), 0.0)
+    return Features(math.log(max(best, _BM25_MIN)), cosines[0] - cosines[-1] if cosines else 0.0)
+
+
+def _fuse_ranks(rankings: Sequence[Sequence[_Key]]) -> dict[_Key, float]:
     scores: dict[_Key, float] = {}
-    for weight, keys in rankings:
+    for keys in rankings:
         for rank, key in enumerate(keys, start=1):
-            scores[key] = scores.get(key, 0.0) + weight / (RANK_CONSTANT + rank)
+            scores[key] = scores.get(key, 0.0) + 1 / (RANK_CONSTANT + rank)
     return scores

@@ -15,6 +15,7 @@ from encoder.errors import InvalidInput, Overloaded
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from services.backends import Backends, make_backends, serve_until
+from services.fusion import FusionWeights
 from services.grpc_server import GrpcServer, stop_signal
 from services.process import run
 from services.results import Hit, Passage, SearchMode, SearchTimings
@@ -147,9 +148,10 @@ async def serve(settings: SearchSettings) -> None:
     """Serve until SIGTERM or SIGINT, then let running searches end."""
     stop = stop_signal()
     tokenizer = await asyncio.to_thread(Tokenizer.load, settings.query_model)
+    fusion = await asyncio.to_thread(FusionWeights.load, settings.query_model)
     backends = make_backends(
         settings,
-        lambda encoder, index: Searcher(encoder, index, tokenizer),
+        lambda encoder, index: Searcher(encoder, index, tokenizer, fusion),
         Chunker(tokenizer).fingerprint,
         encoder_timeout_s=min(settings.encoder_timeout_s, settings.search_timeout_s),
         requests_max=settings.search_concurrency_max,

@@ -19,7 +19,7 @@ from encoder.tokenizer import Tokenizer, check_characters
 from ingest.index.interface import LIMIT_MAX, READ_MAX, DocumentRecord, IndexHit, SparseVector, StoredChunk, VectorIndex
 from ingest.sparse import sparse_query
 from services import passages
-from services.fusion import fuse
+from services.fusion import FusionWeights, Half, fuse
 from services.results import Hit, RetrieveResult, SearchMode, SearchResult, SearchTimings
 
 __all__ = [
@@ -53,10 +53,11 @@ class _Candidates:
 
     dense: Sequence[IndexHit]
     sparse: Sequence[IndexHit]
+    sparse_complete: bool  # whether the index has no more chunks with a word of the query
 
     def committed(self, records: Mapping[str, DocumentRecord]) -> _Candidates:
         """Keep the chunks whose generation is the one in their document's record."""
-        return _Candidates(_committed(self.dense, records), _committed(self.sparse, records))
+        return _Candidates(_committed(self.dense, records), _committed(self.sparse, records), self.sparse_complete)
 
     def chunks(self) -> dict[_Key, StoredChunk]:
         """Collect the chunks, each once."""
@@ -70,7 +71,7 @@ class _Candidates:
 class Searcher:
     """Searches one index with one encoder. Safe for many searches at once.
 
-    ``dense_weight`` and ``sparse_weight`` say how much each ranking counts in a hybrid search.
+    ``fusion`` says how a hybrid search adds up both halves' scores; without, it adds up their ranks.
     """
 
     def __init__(
@@ -78,15 +79,12 @@ class Searcher:
         encoder: Encoder,
         index: VectorIndex,
         tokenizer: Tokenizer,
-        *,
-        dense_weight: float = 1.0,
-        sparse_weight: float = 1.0,
+        fusion: FusionWeights | None = None,
     ) -> None:
         self._encoder = encoder
         self._index = index
         self._tokenizer = tokenizer
-        self._dense_weight = dense_weight
-        self._sparse_weight = sparse_weight
+        self._fusion = fusion
 
     async def search(self, query: str, mode: SearchMode, top_k: int) -> SearchResult:
         """Find the ``top_k`` best chunks, fewer only where the index has no more.
@@ -245,7 +243,7 @@ class Searcher:
         finally:
             words.cancel()
             await asyncio.gather(words, return_exceptions=True)
-        return _Candidates(dense, found), max(dense_time_s, sparse_time_s)
+        return _Candidates(dense, found, len(found) < limit), max(dense_time_s, sparse_time_s)
 
     async def _records(self, found: _Candidates) -> dict[str, DocumentRecord]:
         document_ids = list(found.document_ids())
@@ -259,7 +257,7 @@ class Searcher:
         sparse = {_key(hit.chunk): hit.score for hit in found.sparse}
         scores: Mapping[_Key, float] = dense or sparse
         if mode is SearchMode.HYBRID:
-            scores = fuse([(self._dense_weight, list(dense)), (self._sparse_weight, list(sparse))])
+            scores = fuse(Half(dense), Half(sparse, complete=found.sparse_complete), self._fusion)
         chunks = found.chunks()
         # Equal scores have an order too, or the same search would answer differently each time.
         order = sorted(scores, key=lambda key: (-scores[key], key))

@@ -1,5 +1,6 @@
 """Searching the embedded engine: modes, limits, generations, passages."""
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
+from services.fusion import Features, FusionWeights
 from services.searcher import Searcher, SearchMode
 from tests.fakes import FakeEncoder
 from tests.indexing import commit, make_chunker, put, write_chunks
@@ -82,6 +84,21 @@ async def test_each_mode_finds_the_chunk(filled: Setting, mode: SearchMode) -> N
     assert (best.sparse_score is None) == (mode is SearchMode.DENSE)
     assert (found.query_tokens == 0) == (mode is SearchMode.SPARSE)
     assert found.timings.total_time_ms >= found.timings.index_time_ms > 0
+
+
+async def test_a_models_own_weights_add_scores_up(filled: Setting) -> None:
+    weights = FusionWeights(intercept=-3, best_sparse=-0.5, dense_gap=-1)
+    searcher = Searcher(filled.encoder, filled.index, TOKENIZER, weights)
+    hits = (await searcher.search("burned his furniture", SearchMode.HYBRID, 10)).hits
+    cosines = [hit.dense_score for hit in hits if hit.dense_score is not None]
+    found_by_words = [hit.sparse_score for hit in hits if hit.sparse_score is not None]
+    assert len(hits) == len(cosines) > len(found_by_words) > 0
+    weight = weights.weight(Features(math.log(max(found_by_words)), max(cosines) - min(cosines)))
+    for hit in hits:
+        assert hit.score == pytest.approx((hit.dense_score or 0) + weight * (hit.sparse_score or 0))
+    ranks = (await filled.searcher.search("burned his furniture", SearchMode.HYBRID, 10)).hits
+    assert ranks[0].score == pytest.approx(2 / 61)
+    assert {hit.chunk for hit in ranks} == {hit.chunk for hit in hits}
 
 
 async def test_words_need_no_encoder(filled: Setting) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from encoder.errors import InvalidInput
 from encoder.evaluation.datasets import qrels_rows
 from encoder.jsonl import SUFFIXES, Row, list_of, read_rows, string_of
-from encoder.training.sources import Item, Passage, Question, SourceConfig, companion, data_files
+from encoder.training.sources import Item, Passage, Question, SourceConfig, companion, data_files, held_out_place
 
 _FIELD = "sources"
 
@@ -26,6 +26,8 @@ def read_source(source: SourceConfig) -> Iterator[Item]:
     """
     count = 0
     for item in _READERS[source.format](source):
+        if isinstance(item, Question) and held_out_place(item.query) < source.held_out:
+            continue
         if isinstance(item, Question) or item.key is None:
             count += 1
             if source.limit is not None and count > source.limit:

@@ -5,6 +5,7 @@ The formats' readers are in ``source_formats.py``.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class SourceConfig(pydantic.BaseModel):
     path: Path
     corpus: Path | None = None
     split: str | None = None  # beir: the file of judgements, "train" unless given; loco: the task
+    # This share of the questions is kept from training; encoder.training.held_out_sets makes evaluation folders of it.
+    held_out: float = pydantic.Field(default=0.0, ge=0, lt=1)
     limit: int | None = pydantic.Field(default=None, ge=1)  # so many questions (texts, where there are none), the first
     # How often it is drawn, against other sources; a folder's files share it by their sizes. By size unless given.
     weight: float | None = pydantic.Field(default=None, gt=0)
@@ -91,6 +94,12 @@ class Question:
 
 
 Item = Passage | Question
+
+
+def held_out_place(query: str) -> float:
+    """Place a question in [0, 1) by its words alone; those below a source's ``held_out`` are not trained on."""
+    digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=8, person=b"held out").digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def expand(sources: Sequence[SourceConfig]) -> list[SourceConfig]:

@@ -105,6 +105,11 @@ class MemoryIndex:
         arrays = self._laid_out()
         return arrays.document_ids, arrays.best_chunks(arrays.score_terms(sparse)[None])[0]
 
+    def embeddings(self) -> tuple[list[StoredChunk], NDArray[np.float32]]:
+        """Give all chunks, document by document, with their embeddings ``(n, d)``, each row of length 1."""
+        arrays = self._laid_out()
+        return arrays.chunks, arrays.embeddings
+
     async def stats(self) -> IndexStats:
         """Count what is there."""
         return IndexStats(len(self._records), sum(map(len, self._chunks.values())))

@@ -154,13 +154,16 @@ async def _load(model: _Model) -> System:
     from ingest.chunking import Chunker
     from services.evaluation import System
     from services.evaluation_models import load_sentence_transformers, load_with_parameters
+    from services.fusion import FusionWeights
 
     whole_document = 1 << 40  # tokens: no document has as many
+    folder = model.sentence_transformers or model.settings.model
+    fusion = FusionWeights.load(folder)
     if model.sentence_transformers:
         encoder, parameters = await load_sentence_transformers(model.sentence_transformers, model.settings)
     else:
         encoder, parameters = await load_with_parameters(model.settings)
-    tokenizer = Tokenizer.load(model.sentence_transformers or model.settings.model)
+    tokenizer = Tokenizer.load(folder)
     return System(
         name=model.system or (await encoder.info()).model,
         encoder=encoder,
@@ -169,6 +172,7 @@ async def _load(model: _Model) -> System:
         chunk_encoder=ChunksAlone() if model.chunks is Chunks.ALONE else ChunksInOnePass(tokenizer),
         chunks=model.chunks.value,
         parameters=parameters,
+        fusion=fusion,
     )
 
 

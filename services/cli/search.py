@@ -83,16 +83,18 @@ async def _search_in_process(settings: CommandSettings, data_dir: Path, query: s
     from encoder.tokenizer import Tokenizer
     from ingest.index.data_directory import read_manifest
     from services.cli.hits import found_in_process
+    from services.fusion import FusionWeights
     from services.in_process import load_encoder, open_parts
     from services.results import SearchMode
     from services.searcher import Searcher
 
     if read_manifest(data_dir) is None:
         raise NotFound(f"{data_dir} holds no index; fill it with `mamba-search ingest PATH --data-dir {data_dir}`.")
+    fusion = FusionWeights.load(settings.model)
     encoder = await load_encoder(settings)
     try:
         async with open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts:
-            searcher = Searcher(parts.encoder, parts.index, parts.tokenizer)
+            searcher = Searcher(parts.encoder, parts.index, parts.tokenizer, fusion)
             return found_in_process(await searcher.search(query, SearchMode(mode.value), top_k))
     finally:
         await encoder.close()
