@@ -17,8 +17,12 @@ def source(path: Path, **settings: object) -> SourceConfig:
     return SourceConfig.model_validate({"name": "s", "format": "jsonl", "path": path} | settings)
 
 
+def questions(config: SourceConfig) -> dict[str, Question]:
+    return {item.query: item for item in read_source(config) if isinstance(item, Question)}
+
+
 def asked(config: SourceConfig) -> set[str]:
-    return {item.query for item in read_source(config) if isinstance(item, Question)}
+    return set(questions(config))
 
 
 def test_a_share_of_the_questions_is_kept_from_training(tmp_path: Path) -> None:
@@ -26,7 +30,8 @@ def test_a_share_of_the_questions_is_kept_from_training(tmp_path: Path) -> None:
     everything, most = asked(source(path)), asked(source(path, held_out=0.25))
     assert len(everything) == 200
     assert 30 <= len(everything - most) <= 70
-    assert everything - most == {query for query in everything if held_out_place(query) < 0.25}
+    found = questions(source(path))
+    assert everything - most == {query for query in everything if held_out_place(found[query]) < 0.25}
     assert asked(source(path, held_out=0.1)) > most
     assert len(asked(source(path, held_out=0.25, limit=20))) == 20
 
@@ -57,9 +62,17 @@ def test_a_question_of_several_rows_has_all_its_answers(tmp_path: Path) -> None:
 def test_whole_documents_are_fewer(tmp_path: Path) -> None:
     documents = [{"doc_id": f"d{number}", "title": "", "text": f"Long text {number}."} for number in range(50)]
     write_rows(tmp_path / "a.docs.jsonl", documents)
-    rows = [{"query": f"question {number}", "doc_id": f"d{number}"} for number in range(50)]
-    built = held_out_set(source(write_rows(tmp_path / "a.jsonl", rows)), queries=5, passages=1000, documents=12)
-    assert (len(built.queries), len(built.documents), len(built.judgements)) == (5, 12, 5)
+    rows = [{"query": f"question {number}", "doc_id": f"d{number % 50}"} for number in range(200)]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    built = held_out_set(source(path), queries=8, passages=1000, documents=12)
+    assert (len(built.queries), len(built.documents), len(built.judgements)) == (8, 12, 8)
+    assert len({name for _, name, _ in built.judgements}) == 2, "all questions on a document, then on another"
+
+    trained = questions(source(path, held_out=0.2))
+    assert 100 < len(trained) < 195
+    assert all(len([row for row in rows if row["doc_id"] == found.positives[0]]) == 4 for found in trained.values())
+    left = {found.positives[0] for found in trained.values()}
+    assert not left & {row["doc_id"] for row in rows if row["query"] not in trained}
 
 
 def test_texts_without_questions_make_no_set(tmp_path: Path) -> None:
@@ -78,7 +91,7 @@ def test_a_configurations_sources_become_folders(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out == f"{folder.name}: 40 documents, 20 queries\n"
     found = load_evaluation_set(folder)
     assert (len(found.documents), len(found.queries)) == (40, 20)
-    assert all(held_out_place(query) < 0.2 for query in found.queries.values())
+    assert not set(found.queries.values()) & asked(source(tmp_path / "data" / "a.jsonl", held_out=0.2))
 
     (tmp_path / "file").touch()
     assert main(["tutorial", *options, "--out", str(tmp_path / "file")]) == 1

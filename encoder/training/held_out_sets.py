@@ -3,8 +3,8 @@
     python -m encoder.training.held_out_sets CONFIG --out FOLDER
 
 Each source of a training configuration that has questions becomes a folder in BEIR layout: some questions, the passages
-that answer them, and others of the source to choose among. Which questions follows from their own text
-(:func:`encoder.training.sources.held_out_place`), the ones that ``held_out`` of a source keeps from training first.
+that answer them, and others of the source to choose among. Which questions follows from the data alone
+(:func:`encoder.training.sources.held_out_place`): those that ``held_out`` of a source keeps from training come first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from encoder.training.config import read_config
 from encoder.training.source_formats import read_source
 from encoder.training.sources import Passage, Question, SourceConfig, companion, expand, held_out_place
 
-QUERIES_DEFAULT, PASSAGES_DEFAULT, DOCUMENTS_DEFAULT = 150, 1000, 100
+QUERIES_DEFAULT, PASSAGES_DEFAULT, DOCUMENTS_DEFAULT = 100, 500, 30
 QUERY_CHARS_MAX = 1500  # longer ones are summaries in disguise, and search takes no more than 512 tokens
 
 
@@ -36,7 +36,7 @@ def held_out_set(source: SourceConfig, *, queries: int, passages: int, documents
     whole = source.model_copy(update={"held_out": 0.0, "limit": None})
     asked = _Lowest(queries)
     for question in _questions(whole):
-        asked.add(question.query, held_out_place(question.query))
+        asked.add(question.query, held_out_place(question))
     if not asked.keys:
         return BuiltSet()
     answers = {
@@ -49,7 +49,7 @@ def held_out_set(source: SourceConfig, *, queries: int, passages: int, documents
     for passage in _passages(whole):
         name = _id_of(passage)
         if name not in answers:
-            others.add(name, int(name, 16))
+            others.add(name, 0)
     return _collect(whole, asked.keys, answers | others.keys)
 
 
@@ -103,20 +103,20 @@ def _digest(text: str) -> str:
 
 
 class _Lowest:
-    """The ``count`` distinct keys of the lowest values that were added."""
+    """The ``count`` distinct keys of the lowest places that were added; among equals their digests decide."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._heap: list[tuple[float, str]] = []  # of the values' negatives
+        self._heap: list[tuple[float, int, str]] = []  # of negatives: the highest is the first to go
         self.keys: set[str] = set()
 
-    def add(self, key: str, value: float) -> None:
+    def add(self, key: str, place: float) -> None:
         if key in self.keys or not self._count:
             return
         self.keys.add(key)
-        heapq.heappush(self._heap, (-value, key))
+        heapq.heappush(self._heap, (-place, -int(_digest(key), 16), key))
         if len(self._heap) > self._count:
-            self.keys.remove(heapq.heappop(self._heap)[1])
+            self.keys.remove(heapq.heappop(self._heap)[-1])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ def read_source(source: SourceConfig) -> Iterator[Item]:
     """
     count = 0
     for item in _READERS[source.format](source):
-        if isinstance(item, Question) and held_out_place(item.query) < source.held_out:
+        if isinstance(item, Question) and held_out_place(item) < source.held_out:
             continue
         if isinstance(item, Question) or item.key is None:
             count += 1

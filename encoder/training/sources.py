@@ -96,9 +96,14 @@ class Question:
 Item = Passage | Question
 
 
-def held_out_place(query: str) -> float:
-    """Place a question in [0, 1) by its words alone; those below a source's ``held_out`` are not trained on."""
-    digest = hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=8, person=b"held out").digest()
+def held_out_place(question: Question) -> float:
+    """Place a question in [0, 1); those below a source's ``held_out`` are not trained on.
+
+    Its own words decide, or the key of the document that answers it: questions on a document are held out together.
+    """
+    first = next(iter(question.positives), None)
+    words = first if isinstance(first, str) else question.query
+    digest = hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8, person=b"held out").digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
