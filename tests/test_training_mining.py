@@ -18,6 +18,7 @@ from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
 from encoder.training.examples import TrainingSet, open_set
 from encoder.training.mining import Mined, mine
 from encoder.training.mining_config import MiningConfig
+from encoder.training.mining_run import shares
 from encoder.training.nearest import Ids, nearest
 from encoder.training.rankings import Method, fuse, targets
 from encoder.training.sampling import PairShape, pair_batch
@@ -184,6 +185,10 @@ def test_a_teacher_embeds_texts_of_any_length_in_their_order(tokenizer: Tokenize
     assert embedder.embed_passages([texts[0], long]).tolist() == [[ship, snow], [snow, ship]]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def tokenizer_of_another_model(tmp_path: Path) -> Tokenizer:
     path = tmp_path / "tokenizer.json"
     path.write_bytes((DEFAULT_MODEL_FOLDER / "tokenizer.json").read_bytes() + b"\n")
@@ -220,6 +225,13 @@ def test_blocks_find_what_one_product_finds(counts: list[int], k: int, at_once: 
         there = np.isfinite(scores)
         np.testing.assert_allclose(whole[numbers[there]], scores[there], atol=1e-5)
         assert len(set(numbers[there].tolist())) == there.sum()
+
+
+def test_sets_are_shared_out_by_their_size() -> None:
+    sets = [made_set([[1]], [[5] * count], [[0]]) for count in (9, 1, 4, 3, 6)]
+    found = [[len(each.passages.values) for each in share] for share in shares(sets, 2)]
+    assert found == [[9, 3], [6, 4, 1]]
+    assert shares(sets[:1], 3) == [[sets[0]], [], []]
 
 
 def test_reciprocal_ranks_add_up() -> None:
@@ -295,6 +307,13 @@ def test_the_command_mines_what_the_configuration_marks(
     assert found.groups.negatives.lengths.max() == 2
     assert run_command(["mine", str(settings)]) == 0
     assert capsys.readouterr().out.startswith("facts: 24 queries, of each ")
+    # The same as in one process, and nothing is left behind.
+    by_command = contents(found.folder / "mined")
+    embedder = ModelEmbedder.load(model, tokenizer, tokens_max=512, device=CPU)
+    config = MiningConfig(candidates=5, negatives=3)
+    mine(open_set(found.folder), tokenizer, {"model": embedder}, config, CPU, lambda *_: None)
+    assert contents(found.folder / "mined") == by_command
+    assert not list(found.folder.glob("mining-*"))
     settings.write_text(settings.read_text().replace("mined = true", "mined = false"))
     assert run_command(["mine", str(settings)]) != 0
     assert "no source of the configuration has mined = true" in capsys.readouterr().err

@@ -45,18 +45,16 @@ def run_mining(path: Path, changes: Sequence[str], model: Path | None, *, as_jso
     config = read_config(path, changes)
     with _needing_packages():
         from encoder.training.mining_run import mine_all
-        from encoder.training.telling import telling
-    with telling() as told:
-        for name, mined in mine_all(config, model, told):
-            if as_json:
-                sys.stdout.write(json.dumps({"source": name} | asdict(mined)) + "\n")
-            else:
-                sys.stdout.write(
-                    f"{name}: {mined.queries:,} queries, of each {mined.candidates:.1f} candidates, "
-                    f"{mined.negatives:.1f} negatives and {mined.false_negatives:.1f} left out as too good; "
-                    f"a positive is ranked first for {mined.positives_first:.0%}\n"
-                )
-            sys.stdout.flush()
+    for name, mined in mine_all(config, model):
+        if as_json:
+            sys.stdout.write(json.dumps({"source": name} | asdict(mined)) + "\n")
+        else:
+            sys.stdout.write(
+                f"{name}: {mined.queries:,} queries, of each {mined.candidates:.1f} candidates, "
+                f"{mined.negatives:.1f} negatives and {mined.false_negatives:.1f} left out as too good; "
+                f"a positive is ranked first for {mined.positives_first:.0%}\n"
+            )
+        sys.stdout.flush()
     return 0
 
 

@@ -5,6 +5,7 @@ Paths are relative to the folder that the command runs in. Unknown keys are refu
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -195,7 +196,7 @@ class TrainConfig(_Table):
 
     out: Path  # the model folder to make; checkpoints and logs stand beside the model
     cache: Path = Path("build/training-cache")  # token ids, mined negatives
-    processes: int | None = pydantic.Field(default=None, ge=1)  # that tokenize; default: one a core
+    processes: int | None = pydantic.Field(default=None, ge=1)  # that tokenize, or mine; default: one a core
     device: str = "auto"
     model: ModelTable
     teacher: TeacherTable | None = None
@@ -215,6 +216,13 @@ class TrainConfig(_Table):
             if self.teacher is None and needs_teacher(task):
                 raise ValueError(f"tasks.{number} learns from a teacher; give [teacher], or set its weights to 0")
         return self
+
+    @property
+    def process_count(self) -> int:
+        """How many processes share the work on texts."""
+        if self.processes is not None:
+            return self.processes
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _model_folder(given: Path | None) -> Path | None:

@@ -7,7 +7,6 @@ from its rank, too.
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ class Feed(Dataset[Batch]):
                 config.sources,
                 config.model.tokenizer_folder,
                 config.cache,
-                config.processes or _cores(),
+                config.process_count,
                 progress=lambda name, rows: told(name, "rows read", rows, 0),
             )
         by_name = {each.name: each for each in found}
@@ -165,10 +164,6 @@ def _steps(config: TrainConfig, maker: Maker, sets: Sequence[TrainingSet], proce
     part = first.weight / sum(task.weight for task in config.tasks)
     of_one_epoch = sum(maker.epoch_steps(each, first, processes) for each in sets)
     return max(1, math.ceil(config.run.epochs * of_one_epoch / part))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _move(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - rows nest tensors in tuples and lists

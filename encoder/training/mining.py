@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from encoder.tokenizer import Tokenizer
 from encoder.training.examples import MINED_FOLDER, TrainingSet
 from encoder.training.lexical import LexicalRanker
 from encoder.training.mining_config import MiningConfig
-from encoder.training.nearest import Embedder, Embeddings, embed_queries, embed_units, nearest, scores_of
+from encoder.training.nearest import Embedder, Neighbours, scores_of
 from encoder.training.rankings import fuse
 from encoder.training.token_store import RaggedWriter
 from encoder.training.units import Numbers, Scores, Units
@@ -60,55 +60,51 @@ def mine(
     device: torch.device,
     told: Told,
 ) -> Mined:
-    """Mine a set and write ``mined/`` into its folder, in place of what was there.
+    """Mine a set and write ``mined/`` into its folder, in place of what was there; see its two parts for the errors."""
+    with tempfile.TemporaryDirectory(prefix="mining-", dir=training_set.folder) as work:
+        near = find_near(training_set, embedders, config, device, Path(work), told)
+        return choose(training_set, tokenizer, near, config, told)
 
-    The last of ``embedders`` judges, and is fused with BM25: give the teacher, where there is one, after the model.
+
+def find_near(
+    training_set: TrainingSet,
+    embedders: Mapping[str, Embedder],
+    config: MiningConfig,
+    device: torch.device,
+    work: Path,
+    told: Told,
+) -> list[Neighbours]:
+    """Find what is near each query by each model: the part for a GPU. ``work`` is an empty folder.
+
     :class:`InvalidInput` where no query has a positive, or nothing is there to find candidates with.
     """
     if not embedders and not config.bm25:
         raise InvalidInput("bm25", "bm25 is false and there is no model to mine with; set it to true, or give a model.")
-    positives = training_set.groups.positives
-    asked = np.flatnonzero((positives.lengths > 0) & (training_set.queries.lengths > 0))
-    if not len(asked):
+    if not len(_asked(training_set)):
         raise InvalidInput("sources", f"source {training_set.name!r} has no query with a positive; nothing to mine.")
     units = Units.of(training_set)
-    with tempfile.TemporaryDirectory(prefix="mining-", dir=training_set.folder) as work:
-        near = {
-            name: _Neighbours.of(embedder, training_set, units, config, device, Path(work) / name, told)
-            for name, embedder in embedders.items()
-        }
-        judge = near[list(near)[-1]] if near else None
-        lexical = LexicalRanker(units, tokenizer) if config.bm25 else None
-        search = _Search(training_set, units, near, judge, lexical, config)
-        return _write(training_set, asked, search, told)
+    return [
+        Neighbours.find(embedder, training_set, units, config.candidates, device, work / name, told)
+        for name, embedder in embedders.items()
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Neighbours:
-    """One model's embeddings of a set, and what they find."""
+def choose(
+    training_set: TrainingSet, tokenizer: Tokenizer, near: Sequence[Neighbours], config: MiningConfig, told: Told
+) -> Mined:
+    """Find by words, too, score all candidates and write them: the part for a core.
 
-    queries: Embeddings
-    units: Embeddings
-    numbers: Numbers  # (queries, k)
+    The last of ``near`` judges, and is fused with BM25: give the teacher, where there is one, after the model.
+    """
+    units = Units.of(training_set)
+    judge = near[-1] if near else None
+    lexical = LexicalRanker(units, tokenizer) if config.bm25 else None
+    return _write(training_set, _Search(training_set, units, near, judge, lexical, config), told)
 
-    @classmethod
-    def of(
-        cls,
-        embedder: Embedder,
-        training_set: TrainingSet,
-        units: Units,
-        config: MiningConfig,
-        device: torch.device,
-        path: Path,
-        told: Told,
-    ) -> _Neighbours:
-        def tell(what: str) -> Callable[[int, int], None]:
-            return lambda done, total: told(f"{path.name} {what}", done, total)
 
-        queries = embed_queries(embedder, training_set.queries, path.with_suffix(".queries"), tell("queries"))
-        passages = embed_units(embedder, units, path.with_suffix(".passages"), tell("passages"))
-        found = nearest(queries, passages, units, config.candidates, device, tell("nearest"))
-        return cls(queries, passages, found.numbers)
+def _asked(training_set: TrainingSet) -> Numbers:
+    """List the queries with a positive."""
+    return np.flatnonzero((training_set.groups.positives.lengths > 0) & (training_set.queries.lengths > 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +113,8 @@ class _Search:
 
     training_set: TrainingSet
     units: Units
-    near: Mapping[str, _Neighbours]
-    judge: _Neighbours | None
+    near: Sequence[Neighbours]
+    judge: Neighbours | None
     lexical: LexicalRanker | None
     config: MiningConfig
 
@@ -126,7 +122,7 @@ class _Search:
         """Find a query's candidates and score them."""
         groups = self.training_set.groups
         parts = [np.asarray(groups.positives[query]), np.asarray(groups.negatives[query])]
-        parts += [found.numbers[query] for found in self.near.values()]
+        parts += [found.numbers[query] for found in self.near]
         words = None if self.lexical is None else self.lexical.scores(self.training_set.queries[query])
         if words is not None:
             count = min(self.config.candidates, len(words))
@@ -170,7 +166,7 @@ class _Search:
         return alike
 
 
-def _write(training_set: TrainingSet, asked: Numbers, search: _Search, told: Told) -> Mined:
+def _write(training_set: TrainingSet, search: _Search, told: Told) -> Mined:
     partial, final = training_set.folder / f"{MINED_FOLDER}.partial", training_set.folder / MINED_FOLDER
     shutil.rmtree(partial, ignore_errors=True)
     candidates = negatives = too_high = first = 0
@@ -180,9 +176,9 @@ def _write(training_set: TrainingSet, asked: Numbers, search: _Search, told: Tol
         RaggedWriter(partial / "negatives", np.uint32) as negative_numbers,
         RaggedWriter(partial / "negative_scores", np.float32) as negative_scores,
     ):
-        ready = set(asked.tolist())
+        asked = set(_asked(training_set).tolist())
         for query in range(len(training_set.queries)):
-            if query not in ready:
+            if query not in asked:
                 for writer in (candidate_numbers, candidate_scores, negative_numbers, negative_scores):
                     writer.extend(np.empty(0), np.zeros(1, dtype=np.int64))
                 continue

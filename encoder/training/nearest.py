@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encoder.training.examples import TrainingSet
 from encoder.training.token_store import RaggedArray
 from encoder.training.units import Numbers, Scores, Units
 
@@ -21,6 +23,7 @@ Told = Callable[[int, int], None]  # done, of how many
 _EMBEDDED_AT_ONCE = 8192
 _UNITS_AT_ONCE = 65_536
 _QUERIES_AT_ONCE = 1024
+_QUERIES_FILE, _UNITS_FILE, _NUMBERS_FILE = "queries.npy", "units.npy", "nearest.npy"
 
 
 class Embedder(Protocol):
@@ -42,6 +45,48 @@ class Nearest(NamedTuple):
     scores: Scores  # (queries, k)
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """One model's embeddings of a set, and what they find, in a folder. Pickled as its name: others map the files."""
+
+    folder: Path
+    queries: Embeddings  # (queries, d)
+    units: Embeddings  # (units, d)
+    numbers: Numbers  # (queries, k) passages
+
+    @classmethod
+    def find(
+        cls,
+        embedder: Embedder,
+        training_set: TrainingSet,
+        units: Units,
+        k: int,
+        device: torch.device,
+        folder: Path,
+        told: Callable[[str, int, int], None],
+    ) -> Neighbours:
+        """Embed a set and find the ``k`` nearest passages of each query; write it all into ``folder``, a new one."""
+        folder.mkdir()
+
+        def tell(what: str) -> Told:
+            return lambda done, total: told(f"{folder.name} {what}", done, total)
+
+        queries = embed_queries(embedder, training_set.queries, folder / _QUERIES_FILE, tell("queries"))
+        passages = embed_units(embedder, units, folder / _UNITS_FILE, tell("passages"))
+        found = nearest(queries, passages, units, k, device, tell("nearest"))
+        np.save(folder / _NUMBERS_FILE, found.numbers)
+        return cls(folder, queries, passages, found.numbers)
+
+    @classmethod
+    def open(cls, folder: Path) -> Neighbours:
+        """Map what was found before."""
+        files = (folder / name for name in (_QUERIES_FILE, _UNITS_FILE, _NUMBERS_FILE))
+        return cls(folder, *(np.load(file, mmap_mode="r") for file in files))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self).open, (self.folder,)
+
+
 def embed_units(embedder: Embedder, units: Units, path: Path, told: Told) -> Embeddings:
     """Embed all units into a file, ``(units, d)`` in 16 bits, and map it."""
     return _embed(embedder.embed_passages, units.tokens, len(units), embedder.dimension, path, told)
@@ -60,7 +105,7 @@ def _embed(
     path: Path,
     told: Told,
 ) -> Embeddings:
-    found: Embeddings = np.memmap(path, dtype=np.float16, mode="w+", shape=(max(count, 1), dimension))
+    found: Embeddings = np.lib.format.open_memmap(path, "w+", np.dtype(np.float16), (max(count, 1), dimension))
     for first in range(0, count, _EMBEDDED_AT_ONCE):
         numbers = range(first, min(first + _EMBEDDED_AT_ONCE, count))
         texts = [(number, text(number)) for number in numbers]
