@@ -37,7 +37,7 @@ def mine_all(config: TrainConfig, model: Path | None) -> Iterator[tuple[str, Min
         raise InvalidInput(
             "mined", "no source of the configuration has mined = true; set it where negatives are wanted."
         )
-    with joined_ranks(config.device) as ranks, telling(bars=ranks.count == 1) as told:
+    with joined_ranks(config.device, exchanges=False) as ranks, telling(bars=ranks.count == 1) as told:
         found = prepare(
             wanted,
             config.model.tokenizer_folder,

@@ -74,10 +74,11 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def joined_ranks(device: str) -> Iterator[Ranks]:
+def joined_ranks(device: str, *, exchanges: bool = True) -> Iterator[Ranks]:
     """Join the process group where a launcher has started this process, or has made the group already.
 
-    ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of several processes on a machine each takes a GPU.
+    ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of several processes on a machine each takes a GPU. Those
+    that only share work out, and exchange nothing, need no NCCL, in which the first to leave waits for the last.
     :class:`~encoder.errors.InvalidInput` where there is none for it. A group made here is left where the block ends
     well; after an error, leaving might wait for processes that are gone.
     """
@@ -89,7 +90,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         yield Ranks(0, 1, chosen)
         return
     own = not dist.is_initialized()
-    if own and chosen.type == "cuda":
+    if own and exchanges and chosen.type == "cuda":
         dist.init_process_group("nccl", device_id=chosen)
     elif own:
         dist.init_process_group("gloo")
