@@ -89,7 +89,8 @@ def _train(config: TrainConfig, ranks: Ranks, stop_after: int | None) -> bool:
     first = run.progress.step
     last = run.steps if stop_after is None else min(run.steps, first + stop_after)
     if first >= run.steps:
-        save_encoders(config.out, config, run.encoders)
+        if ranks.rank == 0:
+            save_encoders(config.out, config, run.encoders)
         return True
     with InterruptRequest() as interrupt, _log(run) as log:
         over = _take_steps(run, feed.batches(first, last, ranks.device), interrupt, log)
