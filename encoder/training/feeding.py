@@ -83,9 +83,6 @@ class Feed(Dataset[Batch]):
         for task in config.tasks:
             sources = [source for source in config.sources if not task.sources or source.name in task.sources]
             sets.append(tuple(by_name[part.name] for part in expand(sources)))
-            for each in sets[-1]:
-                # Refuses here what cannot be drawn: in a process that makes batches, one sentence would be a traceback.
-                maker.epoch_steps(each, task, ranks.count)
         return cls(
             config=config,
             maker=maker,
@@ -95,6 +92,12 @@ class Feed(Dataset[Batch]):
             rank=ranks.rank,
             world_size=ranks.count,
         )
+
+    def check(self) -> None:
+        """Refuse what cannot be drawn, as :class:`InvalidInput`: out of a process that makes batches it comes raw."""
+        for task, sets in zip(self.config.tasks, self.sets, strict=True):
+            for each in sets:
+                self.maker.epoch_steps(each, task, self.world_size)
 
     def __len__(self) -> int:
         return self.steps

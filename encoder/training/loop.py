@@ -115,6 +115,7 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
     models = list(distinct(encoders).values())
     for number, task in enumerate(config.tasks):
         check_task(task, f"tasks.{number}", teacher, models[0].config)
+    feed.check()
     gradients = FlatGradients(parameter for model in models for parameter in model.parameters())
     optimizer = make_optimizer(models, config.optimizer)
     progress = load_state(config.out, config, encoders, optimizer)
