@@ -201,7 +201,7 @@ def test_what_cannot_be_learnt_is_refused_before_the_first_step(data: Path, teac
     with pytest.raises(InvalidInput, match=r"tasks\.0\.matryoshka holds 64"):
         train(train_config(data, None, [pairs_task(matryoshka=[64])], out=tmp_path))
     with pytest.raises(InvalidInput, match="'questions' has no query with a positive"):
-        train(train_config(data, None, [pairs_task(sources=["questions"])], out=tmp_path))
+        train(train_config(data, None, [pairs_task(sources=["questions"])], out=tmp_path, run={"workers": 2}))
 
 
 def test_epochs_become_steps(data: Path, tmp_path: Path) -> None:
