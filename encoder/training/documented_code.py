@@ -44,13 +44,14 @@ def documented(function: str, description: str) -> str | None:
 
 
 def question(function: str, description: str, rng: random.Random) -> str:
-    """Ask for a function as somebody would who needs it."""
+    """Ask for a function as somebody would who needs it; empty where neither name nor description has a word."""
     name = re.search(r"def\s+(\w+)", function)
     words = [word.lower() for word in _WORDS.findall(name.group(1))] if name else []
     if len(words) < _NAME_WORDS_MIN or rng.random() < 0.5:
-        words = re.sub(r"[^\w\s'-]", " ", description.split(". ")[0]).lower().split()[:_QUESTION_WORDS_MAX]
+        described = re.sub(r"[^\w\s'-]", " ", description.split(". ")[0]).lower().split()
+        words = described[:_QUESTION_WORDS_MAX] or words  # ".. versionchanged:: 2.1" begins without a word
     language = rng.choice(["python {}", "{} python", "{} in python", "how to {} in python", "{}"])
-    return language.format(" ".join(words))
+    return language.format(" ".join(words)) if words else ""
 
 
 def rows(path: Path, seed: int) -> Iterator[dict[str, str]]:
@@ -59,8 +60,9 @@ def rows(path: Path, seed: int) -> Iterator[dict[str, str]]:
     for place, row in read_rows(path, "path"):
         description, function = string_of(row, "query", place), string_of(row, "positive", place)
         found = documented(function, description)
-        if found is not None:
-            yield {"query": question(function, description, rng), "positive": found}
+        asked = "" if found is None else question(function, description, rng)
+        if found is not None and asked:
+            yield {"query": asked, "positive": found}
 
 
 def main() -> None:
