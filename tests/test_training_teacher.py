@@ -69,7 +69,10 @@ def test_long_texts_are_cut_where_the_teacher_says(tmp_path: Path) -> None:
     assert ready.ends.tolist() == [127]
     assert ready.tokens.shape == (1, 128)
     longer = teacher_rules(table.model_copy(update={"tokens_max": 1000}), DEFAULT_MODEL_FOLDER)
-    assert longer.tokens_max == 300  # it has no more positions
+    assert longer.tokens_max == 288  # of its 300 positions, what rows of whole sixteens take
+    ready = longer.ready(np.full((1, 400), 2003), np.array([400]))
+    assert isinstance(ready, TextRows)
+    assert ready.tokens.shape == (1, 288)
 
 
 def test_rows_hold_special_tokens_and_have_widths_of_sixteen() -> None:

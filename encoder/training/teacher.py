@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from encoder.errors import CheckpointError, MambaSearchError
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.config import TeacherTable
-from encoder.training.rows import Ids, TextRows, wrap
+from encoder.training.rows import WIDTH_MULTIPLE, Ids, TextRows, wrap
 
 TeacherInput = TextRows | list[str]  # token ids with the teacher's own special tokens, or texts
 
@@ -80,7 +80,8 @@ def teacher_rules(table: TeacherTable, tokenizer_folder: Path) -> TeacherRules:
     if not shared:
         return TeacherRules(tokenizer_folder, shared_vocabulary=False, tokens_max=tokens_max)
     start_id, end_id = vocabulary["[CLS]"], vocabulary["[SEP]"]
-    return TeacherRules(tokenizer_folder, shared, tokens_max, start_id, end_id)
+    whole_rows = positions - positions % WIDTH_MULTIPLE  # what rows of token ids are filled up to has positions, too
+    return TeacherRules(tokenizer_folder, shared, min(tokens_max, whole_rows), start_id, end_id)
 
 
 def load_teacher(table: TeacherTable, rules: TeacherRules, device: torch.device) -> Teacher:
