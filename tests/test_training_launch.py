@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from encoder.errors import InvalidInput
+from encoder.training.ranks import choose_device
 from services.cli.app import run
 from tests.tiny_model import save_tiny_model
 from tests.training_data import logged, write_sources
@@ -92,6 +94,23 @@ def test_what_is_wrong_is_one_sentence(root: Path, tmp_path: Path, capsys: pytes
         told = capsys.readouterr().err
         assert message in told
         assert told.count("\n") == 1
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InvalidInput, match="device is 'cuda', and there is no cuda:0; GPUs in sight: 0"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [choose_device("auto", rank).index for rank in range(4)] == [0, 1, 2, 3]
+    assert choose_device("cuda:2") == torch.device("cuda", 2)
+    assert choose_device("cpu", 3) == torch.device("cpu")
+    with pytest.raises(InvalidInput, match="'cuda:1' for several processes"):
+        choose_device("cuda:1", 0)
+    with pytest.raises(InvalidInput, match="there is no cuda:4; GPUs in sight: 4"):
+        choose_device("auto", 4)
+    with pytest.raises(InvalidInput, match="device is 'gpu'; it must be auto"):
+        choose_device("gpu")
 
 
 def test_torchrun_trains_in_two_processes(root: Path) -> None:

@@ -125,7 +125,7 @@ def test_slices_of_a_batch_teach_the_same(data: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_it_saves_and_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = train_config(data, None, [pairs_task()], out=tmp_path, run={"steps": 6})
+    config = train_config(data, None, [pairs_task()], out=tmp_path / "parts", run={"steps": 6})
     batches = Feed.batches
 
     def interrupted(self: Feed, first: int, last: int, device: torch.device) -> Iterator[Batch]:
@@ -136,10 +136,14 @@ def test_interrupted_it_saves_and_goes_on(data: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Feed, "batches", interrupted)
     assert not train(config)
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
+    assert torch.load(config.out / "state.pt", weights_only=True)["step"] == 3
     monkeypatch.setattr(Feed, "batches", batches)
     assert train(config)
-    assert logged(tmp_path)[-1]["step"] == 6
+    assert logged(config.out)[-1]["step"] == 6
+    whole = train_config(data, None, [pairs_task()], out=tmp_path / "whole", run={"steps": 6})
+    assert train(whole)
+    first, second = weights(whole.out), weights(config.out)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_queries_and_passages_may_have_models_of_their_own(data: Path, tmp_path: Path) -> None:
