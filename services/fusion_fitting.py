@@ -23,7 +23,7 @@ from encoder.evaluation.runs import Run, rank_documents
 from services.fusion import FusionWeights, Half, align, features, fuse
 from services.fusion_material import CANDIDATES, Material
 
-BLUR_MAX = 4.0
+BLUR_MAX = 2.0
 _BLUR_STEPS = 6
 _SLOPE_PENALTY = 0.005  # on squared slopes, of standardized features: little data says little
 _SCALE_FIRST = 20.0  # about the inverse temperature that encoders are trained with

@@ -33,7 +33,7 @@ def fit_fusion(
         float | None,
         typer.Option(
             min=0,
-            max=4,
+            max=2,
             help="How far queries' embeddings are led astray, where the model was trained on the data. Default: until "
             "dense search is on average no better than sparse. 0 fits to the data as it is.",
         ),
