@@ -42,17 +42,23 @@ class EncoderModel(nn.Module):
         return self._embed_places(tokens, torch.stack([rows, ends], dim=1), dtype, None, packing)[0]
 
     def embed_places(
-        self, tokens: Tensor, places: Tensor, dtype: torch.dtype, states: Sequence[LayerState | None] | None = None
+        self,
+        tokens: Tensor,
+        places: Tensor,
+        dtype: torch.dtype,
+        states: Sequence[LayerState | None] | None = None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, list[LayerState | None]]:
         """Embed what ends at ``places (n, 2)``, row and position, of ``tokens (b, l)``: the shape that training likes.
 
-        A row may hold several chunks; places stand in order of row, then position. The rows are read on from ``states``
-        (of :class:`encoder.mamba.Mamba`); with mean pooling a chunk must not have begun before. Returns ``(n, d)``
-        float32, each row of length 1, and the states after. ``ValueError`` for bidirectional models.
+        A row may hold several chunks of a document, or with ``packing`` several texts or documents; places stand in
+        order of row, then position. The rows are read on from ``states`` (of :class:`encoder.mamba.Mamba`); with mean
+        pooling a chunk must not have begun before. Returns ``(n, d)`` float32, each row of length 1, and the states
+        after. ``ValueError`` for bidirectional models.
         """
         if self.config.bidirectional:
             raise ValueError("a bidirectional model cannot read several chunks of a row")
-        return self._embed_places(tokens, places, dtype, states, None)
+        return self._embed_places(tokens, places, dtype, states, packing)
 
     def _embed_places(
         self,

@@ -49,8 +49,15 @@ class Packing:
 
         For the layers in plain torch, which read ``seq_idx`` only, here ``(b, width)``.
         """
-        seq_idx = (torch.arange(width, device=ends.device) > ends[:, None]).int()
-        nothing = ends.new_empty(0)
+        return cls.of_sequences((torch.arange(width, device=ends.device) > ends[:, None]).int())
+
+    @classmethod
+    def of_sequences(cls, seq_idx: Tensor) -> Packing:
+        """Separate the sequences that share rows; ``seq_idx (b, l)`` int32 differs from one to the next.
+
+        For layers that read ``seq_idx`` only, those that train.
+        """
+        nothing = seq_idx.new_empty(0, dtype=torch.int64)
         return cls(lengths=(), seq_idx=seq_idx, edges=nothing, sources=nothing, inside=nothing)
 
     def reversed(self) -> Packing:

@@ -40,10 +40,10 @@ def test_a_batch_holds_each_chunk_alone_and_its_place_in_the_pieces(data: Path, 
     assert isinstance(rows, DocumentRows)
     assert len(rows.pieces) == 4
     assert isinstance(rows.chunks, TextRows)
-    joined = torch.cat([tokens for tokens, _ in rows.pieces], dim=1)
+    joined = torch.cat([piece.tokens for piece in rows.pieces], dim=1)
     number = 0
     begins: dict[int, int] = {}
-    for index, (tokens, places) in enumerate(rows.pieces):
+    for index, (tokens, places, _) in enumerate(rows.pieces):
         assert tokens.shape == (2, 256)
         for row, column in places.tolist():
             assert tokens[row, column] == SEPARATOR

@@ -14,6 +14,7 @@ from encoder.training.gradient_cache import Piece, Reading, Role, learn, read_ro
 from encoder.training.objectives import Losses, info_nce
 from encoder.training.optimizing import FlatGradients
 from encoder.training.ranks import Ranks
+from encoder.training.rows import TextRows
 from tests.tiny_model import tiny_config
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ def text_readings(slice_tokens: int | None) -> list[Reading]:
     for role, width in (("query", 16), ("passage", 48)):
         tokens = torch.randint(0, 100, (6, width), generator=generator)
         ends = torch.randint(3, width, (6,), generator=generator)
-        made.append(read_rows(role, tokens, ends, slice_tokens))
+        made.append(read_rows(role, TextRows(tokens, ends), slice_tokens))
     return made
 
 
@@ -124,7 +125,7 @@ def _learn_in_process(rank: int, folder: Path) -> None:
     models = encoders()
     stretch = FlatGradients(models["query"].parameters())
     parts = [
-        Reading(reading.role, tuple(Piece(*(each.chunk(2)[rank] for each in piece)) for piece in reading.pieces))
+        Reading(reading.role, tuple(Piece(*(each.chunk(2)[rank] for each in piece[:2])) for piece in reading.pieces))
         for reading in text_readings(None)
     ]
     # Uneven parts, too: three rows and the other one's two.

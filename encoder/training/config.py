@@ -96,6 +96,8 @@ class RunTable(_Table):
     seed: int = pydantic.Field(default=0, ge=0)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # of matrix products; weights are always float32
     compile: bool = False  # each layer, by torch.compile
+    # Rows of so many tokens hold as many texts as fit, end to end: no padding, one shape. Default: a text a row.
+    pack_tokens: int | None = pydantic.Field(default=None, ge=64, multiple_of=64)
     slice_tokens: int | None = pydantic.Field(default=None, ge=64)  # more than these are re-embedded in slices
     workers: int | None = pydantic.Field(default=None, ge=0)  # processes that make batches; default: 4 on a GPU, else 0
     log_every: int = pydantic.Field(default=50, ge=1)  # steps
@@ -213,6 +215,12 @@ class TrainConfig(_Table):
             for name in task.sources:
                 if name not in names:
                     raise ValueError(f"tasks.{number}.sources names {name!r}; the [[sources]] are {', '.join(names)}")
+            widest = max(_widths(task))
+            if self.run.pack_tokens is not None and widest > self.run.pack_tokens:
+                raise ValueError(
+                    f"tasks.{number} reads texts of up to {widest} tokens, more than run.pack_tokens, "
+                    f"{self.run.pack_tokens}"
+                )
             if self.teacher is None and needs_teacher(task):
                 raise ValueError(f"tasks.{number} learns from a teacher; give [teacher], or set its weights to 0")
         return self
@@ -223,6 +231,19 @@ class TrainConfig(_Table):
         if self.processes is not None:
             return self.processes
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _widths(task: Task) -> tuple[int, ...]:
+    """List the widths of what a task packs; documents in several pieces are not packed."""
+    match task:
+        case PairsTask() | RankingTask():
+            return (*task.query_widths, *task.passage_widths)
+        case CropsTask():
+            return (task.query_width, *task.widths)
+        case DistillTask():
+            return task.widths
+        case DocumentsTask():
+            return (*task.query_widths, *(width for width in task.widths if width <= task.piece_tokens))
 
 
 def _model_folder(given: Path | None) -> Path | None:

@@ -28,7 +28,7 @@ _ROWS_MAX = 2**20  # of one process
 class DocumentRows(NamedTuple):
     """Documents as rows, in pieces; ``n`` counts the chunks of all, in order of piece, row and place."""
 
-    pieces: list[tuple[Tensor, Tensor]]  # tokens (b, l), and row and position of each chunk's last token (n, 2)
+    pieces: list[TextRows]  # packed, or in pieces with row and position of each chunk's last token (n, 2)
     owners: Tensor  # (n,) row of each chunk's document
     chunks: TeacherInput | None  # each alone, or after its document's opening
     queries: TextRows  # perhaps none
@@ -55,8 +55,8 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
     answers: Answers | None = None
     if asks and batch.query_teacher is not None and target is not None:
         # How many queries documents have differs from batch to batch; their rows shall not.
-        filled = fill_up(batch.queries, len(batch.pieces[0][0]) * task.queries)
-        readings.append(read_rows("query", filled.tokens, filled.ends, around.slice_tokens))
+        filled = fill_up(batch.queries, len(batch.pieces[0].tokens) * task.queries)
+        readings.append(read_rows("query", filled, around.slice_tokens))
         asked = gather(_embed(around, batch.query_teacher, len(batch.query_numbers)))
         # Rows are numbered in each process; together they need numbers of their own.
         shift = around.ranks.rank * _ROWS_MAX

@@ -69,7 +69,7 @@ class Feed(Dataset[Batch]):
         teacher = None
         if config.teacher is not None:
             teacher = teacher_rules(config.teacher, config.model.tokenizer_folder)
-        maker = Maker(_row_rules(config), teacher)
+        maker = Maker(_row_rules(config), teacher, config.run.pack_tokens)
         with telling(bars=ranks.count == 1) as told:
             found = prepare(
                 config.sources,

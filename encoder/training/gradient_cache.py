@@ -16,7 +16,9 @@ from torch import Tensor
 
 from encoder.mixers import LayerState
 from encoder.model import EncoderModel
+from encoder.packing import Packing
 from encoder.training.objectives import Losses
+from encoder.training.rows import TextRows
 
 Role = Literal["query", "passage"]
 LossOf = Callable[[Sequence[Tensor]], Losses]
@@ -27,7 +29,8 @@ class Piece(NamedTuple):
     """Rows that are read at once, and where embeddings are taken."""
 
     tokens: Tensor  # (b, l)
-    ends: Tensor  # (b,) last token of each row's text; or (n, 2) row and position of each chunk's
+    ends: Tensor  # (b,) last token of each row's text; or (n, 2) row and position of each text's or chunk's
+    sequences: Tensor | None = None  # (b, l) where rows hold several texts: a number for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,20 @@ class Reading:
     carried: bool = False  # each piece goes on where the rows of the one before stopped
 
 
-def read_rows(role: Role, tokens: Tensor, ends: Tensor, slice_tokens: int | None) -> Reading:
-    """Make a reading of texts ``tokens (b, l)``, in slices of whole rows where there are more than ``slice_tokens``."""
-    rows = len(tokens) if slice_tokens is None else max(1, slice_tokens // tokens.shape[1])
-    return Reading(role, tuple(Piece(*piece) for piece in zip(tokens.split(rows), ends.split(rows), strict=True)))
+def read_rows(role: Role, texts: TextRows, slice_tokens: int | None) -> Reading:
+    """Make a reading of texts, in slices of whole rows where there are more than ``slice_tokens``."""
+    tokens, ends, sequences = texts
+    if slice_tokens is None:
+        return Reading(role, (Piece(tokens, ends, sequences),))
+    rows = max(1, slice_tokens // tokens.shape[1])
+    if sequences is None:
+        return Reading(role, tuple(Piece(*piece) for piece in zip(tokens.split(rows), ends.split(rows), strict=True)))
+    pieces = []
+    for first in range(0, len(tokens), rows):
+        inside = (ends[:, 0] >= first) & (ends[:, 0] < first + rows)
+        shift = torch.tensor([first, 0], device=ends.device)
+        pieces.append(Piece(tokens[first : first + rows], ends[inside] - shift, sequences[first : first + rows]))
+    return Reading(role, tuple(pieces))
 
 
 def learn(
@@ -54,8 +67,7 @@ def learn(
     from.
     """
     if all(len(reading.pieces) == 1 for reading in readings):
-        embeddings = [embed_piece(encoders[reading.role], reading.pieces[0], dtype, None)[0] for reading in readings]
-        losses = losses_of(embeddings)
+        losses = losses_of(_embed_at_once(encoders, readings, dtype))
         _backward(losses)
         return losses
     with torch.no_grad():
@@ -82,7 +94,30 @@ def embed_piece(
         return torch.empty(0, encoder.config.embedding_dim, device=piece.tokens.device), None
     if piece.ends.dim() == 1:
         return encoder(piece.tokens, piece.ends, dtype), None
-    return encoder.embed_places(piece.tokens, piece.ends, dtype, states)
+    packing = None if piece.sequences is None else Packing.of_sequences(piece.sequences)
+    return encoder.embed_places(piece.tokens, piece.ends, dtype, states, packing)
+
+
+def _embed_at_once(
+    encoders: Mapping[Role, EncoderModel], readings: Sequence[Reading], dtype: torch.dtype
+) -> list[Tensor]:
+    """Embed readings of one piece each; packed ones for the same encoder stand in one batch."""
+    pieces = [reading.pieces[0] for reading in readings]
+    shared = len({id(encoders[reading.role]) for reading in readings}) == 1
+    marks = [piece.sequences for piece in pieces if piece.sequences is not None]
+    alike = len(marks) == len(pieces) and len({piece.tokens.shape[1] for piece in pieces}) == 1
+    if len(pieces) == 1 or not shared or not alike:
+        return [
+            embed_piece(encoders[reading.role], piece, dtype, None)[0]
+            for reading, piece in zip(readings, pieces, strict=True)
+        ]
+    ends, rows = [], 0
+    for piece in pieces:
+        ends.append(piece.ends + torch.tensor([rows, 0], device=piece.ends.device))
+        rows += len(piece.tokens)
+    together = Piece(torch.cat([piece.tokens for piece in pieces]), torch.cat(ends), torch.cat(marks))
+    embeddings, _ = embed_piece(encoders[readings[0].role], together, dtype, None)
+    return list(embeddings.split([len(piece.ends) for piece in pieces]))
 
 
 def _embed(encoder: EncoderModel, reading: Reading, dtype: torch.dtype) -> tuple[list[Tensor], list[States | None]]:

@@ -38,6 +38,7 @@ from encoder.training.tasks import (
     PairRows,
     Step,
     Surroundings,
+    check_packing,
     check_task,
     distill_step,
     pairs_step,
@@ -115,12 +116,14 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
     models = list(distinct(encoders).values())
     for number, task in enumerate(config.tasks):
         check_task(task, f"tasks.{number}", teacher, models[0].config)
+    if config.run.pack_tokens is not None:
+        check_packing(models[0].config)
     feed.check()
     gradients = FlatGradients(parameter for model in models for parameter in model.parameters())
     optimizer = make_optimizer(models, config.optimizer)
     progress = load_state(config.out, config, encoders, optimizer)
     if config.run.compile:
-        compile_blocks(models)
+        compile_blocks(models, packed=config.run.pack_tokens is not None)
     return _Run(
         config=config,
         ranks=ranks,

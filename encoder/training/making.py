@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from encoder.training.config import CropsTask, DistillTask, DocumentsTask, PairsTask, RankingTask, Task, needs_teacher
 from encoder.training.documents import DocumentRows
 from encoder.training.examples import TrainingSet
-from encoder.training.rows import RowRules, TextRows, wrap
+from encoder.training.rows import RowRules, TextRows, fold, pack, wrap
 from encoder.training.sampling import (
     CropShape,
     DocumentShape,
@@ -58,6 +58,7 @@ class Maker:
 
     rules: RowRules
     teacher: TeacherRules | None
+    pack_tokens: int | None = None  # width of packed rows
 
     def shape(self, task: Task) -> Shape:
         """Give a task's batches the shape that leaves room for the model's special tokens."""
@@ -168,7 +169,9 @@ class Maker:
         for number, start in enumerate(range(0, tokens.shape[1], task.piece_tokens)):
             inside = places[piece_numbers[order] == number] - np.array([0, start])
             piece = np.ascontiguousarray(tokens[:, start : start + task.piece_tokens])
-            pieces.append((torch.from_numpy(piece), torch.from_numpy(inside)))
+            pieces.append(TextRows(torch.from_numpy(piece), torch.from_numpy(inside)))
+        if self.pack_tokens is not None and len(pieces) == 1:
+            pieces = [fold(tokens, places, self.pack_tokens)]
         chunk_tokens, chunk_lengths = found.chunks(task.opening_tokens)
         queries = self._queries(found.query_tokens, found.query_lengths)
         asks = needs_teacher(task)
@@ -185,15 +188,19 @@ class Maker:
         return made._replace(tokens=made.tokens + int(found.lengths.sum()), places=made.places + tokens.size)
 
     def _queries(self, tokens: Tokens, lengths: Numbers) -> TextRows:
-        return wrap(tokens, lengths, self.rules.query_start, self.rules.end)
+        return self._lay_out(tokens, lengths, self.rules.query_start)
 
     def _passages(self, tokens: Tokens, lengths: Numbers) -> TextRows:
-        return wrap(tokens, lengths, self.rules.passage_start, self.rules.end)
+        return self._lay_out(tokens, lengths, self.rules.passage_start)
+
+    def _lay_out(self, tokens: Tokens, lengths: Numbers, start: tuple[int, ...]) -> TextRows:
+        if self.pack_tokens is None:
+            return wrap(tokens, lengths, start, self.rules.end)
+        return pack(tokens, lengths, start, self.rules.end, self.pack_tokens)
 
     def _ask(self, tokens: Tokens, lengths: Numbers) -> TeacherInput | None:
         return None if self.teacher is None else self.teacher.ready(tokens, lengths)
 
 
 def _made(rows: Rows, *texts: TextRows) -> Made:
-    tokens = sum(int(each.ends.sum()) + len(each.ends) for each in texts)
-    return Made(rows, tokens, sum(each.tokens.numel() for each in texts))
+    return Made(rows, sum(each.count_tokens() for each in texts), sum(each.tokens.numel() for each in texts))

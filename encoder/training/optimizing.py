@@ -58,9 +58,12 @@ def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float
     return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def compile_blocks(models: Iterable[EncoderModel]) -> None:
-    """Compile one block, once per batch shape; the others, of the same class, reuse its code."""
+def compile_blocks(models: Iterable[EncoderModel], *, packed: bool) -> None:
+    """Compile one block, once per batch shape; the others, of the same class, reuse its code.
+
+    Packed rows have one width and differ in number: that is left open from the second number on.
+    """
     torch._dynamo.config.recompile_limit = _SHAPES_MAX
     for model in models:
         for block in model.backbone.layers:
-            block.compile(dynamic=False)
+            block.compile(dynamic=None if packed else False)

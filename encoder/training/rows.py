@@ -25,10 +25,17 @@ Ids = NDArray[np.integer]
 
 
 class TextRows(NamedTuple):
-    """Texts as rows, padded on the right."""
+    """Texts as rows, padded on the right; or packed, several in a row, one after the other."""
 
     tokens: Tensor  # (b, l) int32
-    ends: Tensor  # (b,) int64 place of each row's last token
+    ends: Tensor  # int64: (b,) place of each row's last token; packed, (n, 2) row and place of each text's, in order
+    sequences: Tensor | None = None  # packed: (b, l) int32, another number for each text of a row, 0 for padding
+
+    def count_tokens(self) -> int:
+        """Count the tokens that are read, special ones included."""
+        if self.sequences is not None:
+            return int((self.sequences > 0).sum())
+        return int(self.ends.sum()) + len(self.ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,60 @@ def wrap(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int
     return TextRows(torch.from_numpy(rows), torch.from_numpy(ends))
 
 
+def pack(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int | None, width: int) -> TextRows:
+    """Set special tokens round texts as :func:`wrap` does, and lay them into rows of ``width``, as many as each holds.
+
+    Texts keep their order. No text may be longer than a row.
+    """
+    texts = wrap(tokens, lengths, start, end)
+    counts = texts.ends.numpy() + 1
+    rows, begins = _next_fit(counts, width)
+    columns = np.arange(texts.tokens.shape[1])
+    inside = columns < counts[:, None]
+    places = (rows * width + begins)[:, None] + columns
+    count = int(rows.max(initial=0)) + 1
+    laid_out, sequences = np.zeros(count * width, np.int32), np.zeros(count * width, np.int32)
+    laid_out[places[inside]] = texts.tokens.numpy()[inside]
+    sequences[places[inside]] = np.repeat(np.arange(1, len(counts) + 1), counts)
+    return TextRows(
+        torch.from_numpy(laid_out.reshape(count, width)),
+        torch.from_numpy(np.stack([rows, begins + counts - 1], axis=1)),
+        torch.from_numpy(sequences.reshape(count, width)),
+    )
+
+
+def fold(tokens: Ids, places: NDArray[np.int64], width: int) -> TextRows:
+    """Lay rows ``(b, l)`` of which ``places (n, 2)`` are asked for side by side into rows of ``width``."""
+    beside = width // tokens.shape[1]
+    count = -(-len(tokens) // beside)
+    laid_out = np.zeros((count * beside, tokens.shape[1]), np.int32)
+    laid_out[: len(tokens)] = tokens
+    sequences = np.repeat(np.arange(1, len(laid_out) + 1, dtype=np.int32), tokens.shape[1])
+    rows, inside = np.divmod(places[:, 0], beside)
+    columns = inside * tokens.shape[1] + places[:, 1]
+    shape = (count, beside * tokens.shape[1])
+    return TextRows(
+        torch.from_numpy(laid_out.reshape(shape)),
+        torch.from_numpy(np.stack([rows, columns], axis=1)),
+        torch.from_numpy(sequences.reshape(shape)),
+    )
+
+
+def _next_fit(counts: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give each text's row and first column; a text that does not fit the row any more begins the next one."""
+    rows, begins = np.empty_like(counts), np.empty_like(counts)
+    row = used = 0
+    for number, count in enumerate(counts.tolist()):
+        if used + count > width:
+            row, used = row + 1, 0
+        rows[number], begins[number] = row, used
+        used += count
+    return rows, begins
+
+
 def fill_up(texts: TextRows, count: int) -> TextRows:
-    """Add empty rows until there are ``count``, where that keeps a compiled model from meeting a new shape."""
+    """Add empty rows until there are ``count``: a compiled model shall not meet a new shape. Packed ones have one."""
+    if texts.sequences is not None:
+        return texts
     missing = max(0, count - len(texts.tokens))
     return TextRows(F.pad(texts.tokens, (0, 0, 0, missing)), F.pad(texts.ends, (0, missing)))

@@ -121,8 +121,8 @@ def pairs_step(batch: PairRows, task: PairsTask | CropsTask, around: Surrounding
         return losses
 
     readings = (
-        read_rows("query", batch.queries.tokens, batch.queries.ends, around.slice_tokens),
-        read_rows("passage", batch.passages.tokens, batch.passages.ends, around.slice_tokens),
+        read_rows("query", batch.queries, around.slice_tokens),
+        read_rows("passage", batch.passages, around.slice_tokens),
     )
     return Step(readings, losses_of)
 
@@ -147,7 +147,7 @@ def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) ->
         return losses
 
     role: Role = "query" if batch.role_is_query else "passage"
-    return Step((read_rows(role, batch.texts.tokens, batch.texts.ends, around.slice_tokens),), losses_of)
+    return Step((read_rows(role, batch.texts, around.slice_tokens),), losses_of)
 
 
 def ranking_step(batch: RankingRows, task: RankingTask, around: Surroundings) -> Step:
@@ -163,8 +163,8 @@ def ranking_step(batch: RankingRows, task: RankingTask, around: Surroundings) ->
         return {"ranking": over_widths(task.matryoshka, both, rank)}
 
     readings = (
-        read_rows("query", batch.queries.tokens, batch.queries.ends, around.slice_tokens),
-        read_rows("passage", batch.passages.tokens, batch.passages.ends, around.slice_tokens),
+        read_rows("query", batch.queries, around.slice_tokens),
+        read_rows("passage", batch.passages, around.slice_tokens),
     )
     return Step(readings, losses_of)
 
@@ -195,3 +195,12 @@ def check_task(task: Task, place: str, teacher: Teacher | None, model: ModelConf
                 f"{place}.piece_tokens is {task.piece_tokens}; with mean pooling a piece must hold a whole document: "
                 f"{max(task.widths)}.",
             )
+
+
+def check_packing(model: ModelConfig) -> None:
+    """Refuse packed rows for a model that would see a text's neighbours."""
+    if model.bidirectional or model.pooling == "mean":
+        what = "is bidirectional" if model.bidirectional else "takes the mean of a text's hidden states"
+        raise InvalidInput(
+            "pack_tokens", f"{model.name} {what} and cannot read packed rows; leave out run.pack_tokens."
+        )
