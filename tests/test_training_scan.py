@@ -11,7 +11,7 @@ from encoder.kernels import training_scan as module
 from encoder.kernels.training_scan import training_scan
 from encoder.mixers import Mamba2Mixer
 from encoder.scan import reference_scan
-from tests.scans import relative_error, ssd_inputs
+from tests.scans import marks, relative_error, ssd_inputs
 from tests.tiny_model import tiny_config
 
 triton = pytest.importorskip("triton")
@@ -29,9 +29,16 @@ def inputs(length: int, groups: int, decay: float = 1.0) -> list[Tensor]:
 
 
 def reference(
-    x: Tensor, dt: Tensor, a: Tensor, b_in: Tensor, c_out: Tensor, d: Tensor, state: Tensor | None = None
+    x: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    b_in: Tensor,
+    c_out: Tensor,
+    d: Tensor,
+    state: Tensor | None = None,
+    seq_idx: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    y, last = reference_scan(x, dt, a, b_in, c_out, state)
+    y, last = reference_scan(x, dt, a, b_in, c_out, state, seq_idx)
     return y + x * d[:, None], last
 
 
@@ -75,6 +82,26 @@ def test_long_rows_are_read_in_segments(from_state: bool, monkeypatch: pytest.Mo
     assert module._Cut.of(tensors[0], tensors[3], 16).segments == 3
     found = with_gradients(training_scan, tensors, last_counts=from_state)
     expected = with_gradients(reference, [tensor.double() for tensor in tensors], last_counts=from_state)
+    for name, value in expected.items():
+        assert relative_error(found[name], value) <= 1e-4, name
+
+
+@pytest.mark.parametrize(("length", "programs"), [(150, 768), (200, 12)])
+@pytest.mark.parametrize("from_state", [False, True])
+def test_sequences_that_share_a_row_start_anew(
+    length: int, programs: int, from_state: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_SIZE", 16)
+    monkeypatch.setattr(module, "_PROGRAMS", programs)
+    tensors = rounded(inputs(length, 2)[: None if from_state else -1], torch.float32)
+    # Short ones within a chunk, borders at a chunk's and beside it, one over several chunks and segments.
+    rows = [[1, 2, 1, 12, 16, 17, 70], [95, 1, 1]]
+    seq_idx = torch.cat([marks([*row, length - sum(row)], 1) for row in rows]).to(DEVICE)
+    first = tensors[6:] or [None]
+    found = with_gradients(lambda *t: training_scan(*t[:6], *(t[6:] or first), seq_idx), tensors, last_counts=True)
+    expected = with_gradients(
+        lambda *t: reference(*t[:6], *(t[6:] or first), seq_idx), [t.double() for t in tensors], last_counts=True
+    )
     for name, value in expected.items():
         assert relative_error(found[name], value) <= 1e-4, name
 
@@ -123,12 +150,13 @@ def test_b_and_c_of_no_selection_may_be_one_vector_for_all_tokens() -> None:
 
 def test_operators_keep_torchs_rules() -> None:
     *tensors, state = rounded(inputs(40, 1), torch.float32)
-    y, last, kept = module._scan(*tensors, state, True, 16)
+    seq_idx = marks([13, 27], 2).to(DEVICE)
+    y, last, kept = module._scan(*tensors, state, seq_idx, True, 16)
     leaves = [tensor.requires_grad_() for tensor in tensors]
     for first in (None, state):
-        torch.library.opcheck(module._scan, (*leaves, first, True, 16))
+        torch.library.opcheck(module._scan, (*leaves, first, seq_idx, True, 16))
     x, dt, a, b_in, c_out, d = (tensor.detach() for tensor in tensors)
-    torch.library.opcheck(module._scan_backward, (y, last, x, dt, a, b_in, c_out, d, kept, True, 16))
+    torch.library.opcheck(module._scan_backward, (y, last, x, dt, a, b_in, c_out, d, seq_idx, kept, True, 16))
 
 
 def test_compiles_without_a_break_in_the_graph() -> None:
