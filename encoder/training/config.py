@@ -130,6 +130,7 @@ class _ContrastTask(_Task):
     # Given, what the teacher scores so much above the positive is no negative.
     false_negative_margin: float | None = pydantic.Field(default=None, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)
+    words_weight: float = pydantic.Field(default=0.0, ge=0)  # of the overlap of words beside the teacher's cosines
     cosine_weight: float = pydantic.Field(default=0.0, ge=0)
 
 
@@ -182,6 +183,7 @@ class DocumentsTask(_Task):
     queries: int = pydantic.Field(default=2, ge=1)  # of each document, at most
     cosine_weight: float = pydantic.Field(default=1.0, ge=0)
     relational_weight: float = pydantic.Field(default=0.0, ge=0)  # of queries and chunks
+    words_weight: float = pydantic.Field(default=0.0, ge=0)  # of the overlap of words beside the teacher's cosines
     info_nce_weight: float = pydantic.Field(default=1.0, ge=0)  # where documents have queries
     # Of a document's beginning, mostly its title: the teacher reads them before each later chunk.
     opening_tokens: int = pydantic.Field(default=0, ge=0, le=256)

@@ -51,7 +51,7 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
     asks = len(queries) > 0 and (task.info_nce_weight > 0 or task.relational_weight > 0)  # the same in all processes
     target = None if batch.chunks is None else gather(_embed(around, batch.chunks, len(batch.owners)))
     readings = [Reading("passage", tuple(Piece(*piece) for piece in batch.pieces), carried=len(batch.pieces) > 1)]
-    asked: Tensor | None = None
+    judged: Tensor | None = None
     answers: Answers | None = None
     if asks and batch.query_teacher is not None and target is not None:
         # How many queries documents have differs from batch to batch; their rows shall not.
@@ -61,16 +61,16 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
         # Rows are numbered in each process; together they need numbers of their own.
         shift = around.ranks.rank * _ROWS_MAX
         owners = gather(batch.query_owners + shift), gather(batch.owners + shift)
-        answers = choose_answers(asked @ target.T, *owners, queries, task.false_negative_margin)
+        judged = around.judge(batch.query_teacher, batch.chunks, asked @ target.T, task.words_weight)
+        answers = choose_answers(judged, *owners, queries, task.false_negative_margin)
 
     def contrast(chunks: Tensor, queries: Tensor) -> Tensor:
         assert answers is not None
         return info_nce(queries @ chunks.T, answers.positives, task.temperature, answers.excluded)
 
     def relate(chunks: Tensor, queries: Tensor) -> Tensor:
-        assert asked is not None
-        assert target is not None
-        return relational_loss(queries @ chunks.T, asked @ target.T, task.temperature)
+        assert judged is not None
+        return relational_loss(queries @ chunks.T, judged, task.temperature)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
         counts = (len(batch.owners), len(batch.query_numbers))
@@ -80,7 +80,7 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
             losses["cosine"] = task.cosine_weight * cosine_loss(joined[0], target)
         if task.info_nce_weight and answers is not None:
             losses["info_nce"] = task.info_nce_weight * over_widths(task.matryoshka, joined, contrast)
-        if task.relational_weight and asked is not None:
+        if task.relational_weight and judged is not None:
             losses["relational"] = task.relational_weight * over_widths(task.matryoshka, joined, relate)
         return losses
 
@@ -97,10 +97,10 @@ def _embed(around: Surroundings, texts: TeacherInput, count: int) -> Tensor:
 def choose_answers(
     scores: Tensor, query_owners: Tensor, chunk_owners: Tensor, query_numbers: Tensor, margin: float
 ) -> Answers:
-    """Let the teacher's ``scores (q, n)`` choose the chunk that answers each query, among those of its document.
+    """Let ``scores (q, n)``, the teacher's or those of teacher and words, choose the chunk that answers each query.
 
-    No negatives are: chunks of the same document that score within ``margin`` of the chosen one, chunks of others that
-    score above it, and all chunks of another document that has the same query.
+    It is one of the query's document. No negatives are: chunks of the same document that score within ``margin`` of the
+    chosen one, chunks of others that score above it, and all chunks of another document that has the same query.
     """
     own = query_owners[:, None] == chunk_owners[None, :]  # (q, n)
     best, positives = scores.masked_fill(~own, -2.0).max(dim=1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from encoder.errors import InvalidInput, MambaSearchError
+from encoder.model import EncoderModel
 from encoder.text_encoder import preferred_dtype
 from encoder.training.checkpoints import (
     STATE_FILE,
@@ -33,6 +34,7 @@ from encoder.training.gradient_cache import learn
 from encoder.training.logs import Means, RunLog, plot_losses
 from encoder.training.optimizing import FlatGradients, compile_blocks, learning_rate_factor, make_optimizer
 from encoder.training.ranks import Ranks, joined_ranks
+from encoder.training.rows import WIDTH_MULTIPLE
 from encoder.training.tasks import (
     DistillRows,
     PairRows,
@@ -43,8 +45,10 @@ from encoder.training.tasks import (
     distill_step,
     pairs_step,
     ranking_step,
+    words_weight_of,
 )
 from encoder.training.teacher import load_teacher
+from encoder.training.word_overlap import WordOverlap
 
 _LOG_FIRST = (1, 2, 3)  # steps: so that a mistake is seen at once
 
@@ -128,7 +132,7 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
         config=config,
         ranks=ranks,
         encoders=encoders,
-        around=Surroundings(teacher, ranks, config.run.slice_tokens),
+        around=Surroundings(teacher, ranks, config.run.slice_tokens, _words(config, feed, models[0], ranks)),
         dtype=compute_dtype(config.run.dtype, ranks.device),
         optimizer=optimizer,
         gradients=gradients,
@@ -137,6 +141,14 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
         clock=Clock(ranks, config.run, progress.spent_s),
         healthy=torch.ones((), dtype=torch.bool, device=ranks.device),
     )
+
+
+def _words(config: TrainConfig, feed: Feed, model: EncoderModel, ranks: Ranks) -> WordOverlap | None:
+    rules = feed.maker.teacher
+    if rules is None or not any(words_weight_of(task) for task in config.tasks):
+        return None
+    sets = {found.folder: found for chosen in feed.sets for found in chosen}
+    return WordOverlap.of(sets.values(), model.config.vocabulary_size, rules.tokens_max + WIDTH_MULTIPLE, ranks.device)
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from encoder.errors import InvalidInput
@@ -28,6 +29,7 @@ from encoder.training.objectives import (
 from encoder.training.ranks import Ranks
 from encoder.training.rows import TextRows
 from encoder.training.teacher import Teacher, TeacherInput
+from encoder.training.word_overlap import WordOverlap
 
 
 class PairRows(NamedTuple):
@@ -72,6 +74,25 @@ class Surroundings:
     teacher: Teacher | None
     ranks: Ranks
     slice_tokens: int | None
+    words: WordOverlap | None = None
+
+    def judge(
+        self, queries: TeacherInput | None, passages: TeacherInput | None, cosines: Tensor, words_weight: float
+    ) -> Tensor:
+        """Score all pairs of all processes: the teacher's ``cosines (q, m)``, and as configured common words."""
+        if not words_weight:
+            return cosines
+        assert self.words is not None  # made where a task asks for it
+        assert isinstance(queries, TextRows)  # the task has been checked
+        assert isinstance(passages, TextRows)
+        return cosines + words_weight * self.words.scores(self._gather(queries), self._gather(passages))
+
+    def _gather(self, texts: TextRows) -> TextRows:
+        if self.ranks.count == 1:
+            return texts
+        assert self.words is not None
+        padded = F.pad(texts.tokens, (0, self.words.width_max - texts.tokens.shape[1]))
+        return TextRows(self.ranks.gather(padded, equal=False), self.ranks.gather(texts.ends, equal=False))
 
     def embed(self, texts: TeacherInput | None) -> Tensor:
         """Ask the teacher, in every process for its own texts, and join the answers: ``(all n, d)``."""
@@ -90,6 +111,9 @@ def pairs_step(batch: PairRows, task: PairsTask | CropsTask, around: Surrounding
         target = around.embed(batch.query_teacher), around.embed(batch.passage_teacher)
     teacher_scores = None if target is None else target[0] @ target[1].T
     excluded = no_negatives(query_numbers, passage_numbers, positives, teacher_scores, task.false_negative_margin)
+    judged: Tensor | None = None
+    if teacher_scores is not None:
+        judged = around.judge(batch.query_teacher, batch.passage_teacher, teacher_scores, task.words_weight)
 
     def contrast(queries: Tensor, passages: Tensor) -> Tensor:
         scores = queries @ passages.T
@@ -105,8 +129,8 @@ def pairs_step(batch: PairRows, task: PairsTask | CropsTask, around: Surrounding
         return loss
 
     def relate(queries: Tensor, passages: Tensor) -> Tensor:
-        assert teacher_scores is not None
-        return relational_loss(queries @ passages.T, teacher_scores, task.temperature)
+        assert judged is not None
+        return relational_loss(queries @ passages.T, judged, task.temperature)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
         both = [gather(part) for part in embeddings]
@@ -178,6 +202,12 @@ def check_task(task: Task, place: str, teacher: Teacher | None, model: ModelConf
             f"{place}.cosine_weight compares embeddings of {model.embedding_dim} numbers with the teacher's of "
             f"{teacher.dimension}; set it to 0, or the model's projection_dim to {teacher.dimension}.",
         )
+    if words_weight_of(task) and teacher is not None and teacher.word_embeddings is None:
+        raise InvalidInput(
+            "words_weight",
+            f"{place}.words_weight compares token ids, and the teacher does not share the model's vocabulary; set it "
+            "to 0.",
+        )
     for width in task.matryoshka:
         if width >= model.embedding_dim:
             raise InvalidInput(
@@ -195,6 +225,11 @@ def check_task(task: Task, place: str, teacher: Teacher | None, model: ModelConf
                 f"{place}.piece_tokens is {task.piece_tokens}; with mean pooling a piece must hold a whole document: "
                 f"{max(task.widths)}.",
             )
+
+
+def words_weight_of(task: Task) -> float:
+    """Say how much a task makes of common words."""
+    return 0.0 if isinstance(task, DistillTask | RankingTask) else task.words_weight
 
 
 def check_packing(model: ModelConfig) -> None:
