@@ -81,7 +81,7 @@ def test_a_teacher_of_another_vocabulary_has_no_words_in_common(data: Path, tmp_
 
     class Foreign:
         dimension = 32
-        word_embeddings = None
+        word_embeddings: torch.Tensor | None = None
 
         def embed(self, texts: TeacherInput) -> torch.Tensor:
             raise AssertionError
