@@ -39,7 +39,7 @@ class Block(nn.Module):
         dtype: torch.dtype,
         state: LayerState | None = None,
         packing: Packing | None = None,
-    ) -> tuple[Tensor, LayerState]:
+    ) -> tuple[Tensor, LayerState | None]:
         """Read ``residual (b, l, d)`` float32, computing in ``dtype``; return the new residual and state."""
         u = self.norm(residual).to(dtype)
         mixed, state = self.mixer(u, state, packing)

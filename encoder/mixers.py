@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoder.kernels import training_scan
+from encoder.kernels import training_mixer, training_scan
 from encoder.model_config import ModelConfig
 from encoder.packing import Packing
 from encoder.scan import chunked_scan
@@ -75,31 +75,58 @@ class Mamba2Mixer(nn.Module):
 
     def forward(
         self, u: Tensor, state: LayerState | None = None, packing: Packing | None = None
-    ) -> tuple[Tensor, LayerState]:
-        """Read ``u (b, l, d)`` on from ``state``; return ``(b, l, d)`` and the new state."""
-        config = self.config
-        b, l, _ = u.shape
+    ) -> tuple[Tensor, LayerState | None]:
+        """Read ``u (b, l, d)`` on from ``state``; return ``(b, l, d)`` and the new state (packed, it may be None)."""
         weight = self.in_proj.weight.to(u.dtype)
         if u.is_cuda:
             weight = F.pad(weight, (0, 0, 0, -weight.shape[0] % _ROW_MULTIPLE))
-        projected = F.linear(u, weight)  # (b, l, e + f + h)
-        z, convolved, dt = projected[..., : self.in_proj.out_features].tensor_split(
-            [config.d_inner, config.d_inner + self.conv_width], dim=-1
+        projected = F.linear(u, weight)  # (b, l, e + f + h, and any padding)
+        if training_mixer.covers(projected, self.config):
+            y, state = self._core(projected, state, packing)
+        else:
+            y, state = self._plain_core(projected[..., : self.in_proj.out_features], state, packing)
+        return F.linear(y, self.out_proj.weight.to(u.dtype)), state
+
+    def _core(
+        self, projected: Tensor, state: LayerState | None, packing: Packing | None
+    ) -> tuple[Tensor, LayerState | None]:
+        """Compute what stands between the projections in kernels; packed, without a new state."""
+        own = training_mixer.Parameters(
+            kernel=self.conv1d.weight[:, 0].float(),
+            bias=_bias(self.conv1d).float(),
+            dt_bias=self.dt_bias.float(),
+            a=-torch.exp(self.A_log.float()),
+            d=self.D.float(),
+            norm=self.norm.weight.float(),
         )
+        tail, ssm = (None, None) if state is None else (state.conv.to(projected.dtype), state.ssm)
+        seq_idx = None if packing is None else packing.seq_idx
+        config = self.config
+        y, tail, ssm = training_mixer.mixer_core(projected, own, config.n_groups, config.norm_eps, tail, ssm, seq_idx)
+        return y, LayerState(conv=tail, ssm=ssm) if packing is None else None
+
+    def _plain_core(
+        self, projected: Tensor, state: LayerState | None, packing: Packing | None
+    ) -> tuple[Tensor, LayerState]:
+        """Compute the same in plain torch; without selection, scan in kernels where they can."""
+        config = self.config
+        b, l, _ = projected.shape
+        z, convolved, dt = projected.tensor_split([config.d_inner, config.d_inner + self.conv_width], dim=-1)
         convolved, tail = convolve(convolved, self.conv1d, None if state is None else state.conv, packing)
         x, b_in, c_out = self._split(convolved)
         x = x.unflatten(-1, (config.n_heads, -1))  # (b, l, h, p)
-        steps = dt.float() if config.selective else torch.zeros(b, l, config.n_heads, device=u.device)
+        steps = dt.float() if config.selective else torch.zeros(b, l, config.n_heads, device=projected.device)
         dt = F.softplus(steps + self.dt_bias.float())  # (b, l, h)
         a = -torch.exp(self.A_log.float())  # (h)
         ssm = None if state is None else state.ssm
-        if packing is None and training_scan.covers(x, config.d_state):
-            y, ssm = training_scan.training_scan(x, dt, a, b_in, c_out, self.D.float(), ssm)  # (b, l, h, p)
+        seq_idx = None if packing is None else packing.seq_idx
+        if training_scan.covers(x, x.shape[3], config.d_state):
+            y, ssm = training_scan.training_scan(x, dt, a, b_in, c_out, self.D.float(), ssm, seq_idx)  # (b, l, h, p)
         else:
-            y, ssm = chunked_scan(x, dt, a, b_in, c_out, ssm, None if packing is None else packing.seq_idx)
+            y, ssm = chunked_scan(x, dt, a, b_in, c_out, ssm, seq_idx)
             y = y + x * self.D.to(x.dtype)[:, None]
-        y = self.norm(y.flatten(-2), z).to(u.dtype)  # (b, l, e)
-        return F.linear(y, self.out_proj.weight.to(u.dtype)), LayerState(conv=tail, ssm=ssm)
+        y = self.norm(y.flatten(-2), z).to(projected.dtype)  # (b, l, e)
+        return y, LayerState(conv=tail, ssm=ssm)
 
     def _split(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cut the convolution's output into x ``(b, l, e)``, and B and C ``(b, l, g, n)``."""
@@ -172,9 +199,7 @@ def convolve(x: Tensor, conv1d: nn.Conv1d, tail: Tensor | None, packing: Packing
     # (b, k - 1 + l, f)
     padded = F.pad(x, (0, 0, taps - 1, 0)) if tail is None else torch.cat([tail.to(x.dtype), x], dim=1)
     kernel = conv1d.weight[:, 0].to(x.dtype).T.contiguous()  # (k, f)
-    bias = conv1d.bias
-    assert bias is not None  # nn.Conv1d made one
-    mixed = bias.to(x.dtype) + x * kernel[-1]
+    mixed = _bias(conv1d).to(x.dtype) + x * kernel[-1]
     for tap in range(taps - 1):
         source = padded[:, tap : tap + l]
         if packing is not None:
@@ -183,8 +208,13 @@ def convolve(x: Tensor, conv1d: nn.Conv1d, tail: Tensor | None, packing: Packing
     return F.silu(mixed), padded[:, l:].clone()  # a view would keep all of the padded row
 
 
+def _bias(conv1d: nn.Conv1d) -> Tensor:
+    assert conv1d.bias is not None  # nn.Conv1d made one
+    return conv1d.bias
+
+
 def _reaches(seq_idx: Tensor, back: int) -> Tensor:
-    """Say for each token whether the one ``back`` places before it is of its sequence: ``(1, l)`` to ``(1, l)``."""
+    """Say for each token whether the one ``back`` places before it is of its sequence: ``(b, l)`` to ``(b, l)``."""
     return seq_idx == F.pad(seq_idx, (back, 0), value=-1)[:, : seq_idx.shape[1]]
 
 

@@ -3,6 +3,8 @@
 On a GPU, or on a CPU with Triton's interpreter (TRITON_INTERPRET=1), which has no products of bfloat16.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from encoder.kernels import training_scan as module
 from encoder.kernels.training_scan import training_scan
 from encoder.mixers import Mamba2Mixer
+from encoder.packing import Packing
 from encoder.scan import reference_scan
 from tests.scans import marks, relative_error, ssd_inputs
 from tests.tiny_model import tiny_config
@@ -168,22 +171,22 @@ def test_compiles_without_a_break_in_the_graph() -> None:
         torch.testing.assert_close(found[name], value)
 
 
-def test_a_mixer_takes_it_where_it_covers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mixer_without_selection_takes_it_where_it_covers(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    config = tiny_config(architecture="mamba2", head_dim=16, d_state=16)
+    config = tiny_config(architecture="mamba2", head_dim=16, d_state=16, selective=False)
     mixer = Mamba2Mixer(config).to(DEVICE)
     u = torch.randn(2, 40, config.d_model, device=DEVICE)
+    seq_idx = torch.cat([marks([3, 37], 1), marks([21, 19], 1)]).to(DEVICE)
+    packing = replace(Packing.of_rows(torch.tensor([39, 39]), 40), seq_idx=seq_idx) if packed else None
 
     def read() -> list[Tensor]:
-        left, state = mixer(u[:, :25])
-        right, state = mixer(u[:, 25:], state)
-        gradients = torch.autograd.grad(right.square().sum() + left.sum(), list(mixer.parameters()))
-        return [tensor.detach() for tensor in (left, right, state.ssm, *gradients)]
+        y, _ = mixer(u, None, packing)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), list(mixer.parameters()))]
 
     expected = read()  # float32, which it does not cover
     calls: list[int] = []
-    monkeypatch.setattr(module, "covers", lambda x, d_state: not calls.append(d_state))
-    found = read()
-    assert calls == [16, 16]
-    for value, other in zip(found, expected, strict=True):
+    monkeypatch.setattr(module, "covers", lambda x, channels, d_state: not calls.append(d_state))
+    for value, other in zip(read(), expected, strict=True):
         assert relative_error(value, other) <= 1e-4
+    assert calls == [16]

@@ -2,8 +2,9 @@
 
 In plain torch the products of each chunk go through memory, and the gradient keeps most of them. Here they stay in
 registers: forward and backward pass read their inputs once and keep one state a chunk. To ``torch.compile`` both are
-operators that it does not look into; ``encoder/kernels/training_mixer.py`` has them inside a larger one. Letters as in ``encoder/scan.py``, and ``s`` segments (of
-``encoder/kernels/training_scan_kernels.py``, which is imported at the first call only: it needs Triton).
+operators that it does not look into; ``encoder/kernels/training_mixer.py`` has them inside a larger one. Letters as in
+``encoder/scan.py``, and ``s`` segments (of ``encoder/kernels/training_scan_kernels.py``, which is imported at the first
+call only: it needs Triton).
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ _CARRY_BLOCK = 256
 _TRITON_INSTALLED = find_spec("triton") is not None
 
 
-def covers(x: Tensor, d_state: int) -> bool:
-    """Say whether :func:`training_scan` can and should scan ``x (b, l, h, p)`` with states ``(h, p, d_state)``.
+def covers(values: Tensor, channels: int, d_state: int) -> bool:
+    """Say whether :func:`training_scan` can and should scan heads of some channels with states of ``d_state``.
 
-    Float32 is better off in plain torch, where its products are not split into tiles for tensor cores.
+    ``values`` are what it would read. Float32 is better off in plain torch, where its products are not split into tiles
+    for tensor cores.
     """
-    widths = all(_CHUNK_SIZE_MIN <= width <= _WIDTH_MAX and not width & (width - 1) for width in (x.shape[3], d_state))
-    return x.is_cuda and _TRITON_INSTALLED and x.dtype in (torch.bfloat16, torch.float16) and widths
+    widths = all(_CHUNK_SIZE_MIN <= width <= _WIDTH_MAX and not width & (width - 1) for width in (channels, d_state))
+    return values.is_cuda and _TRITON_INSTALLED and values.dtype in (torch.bfloat16, torch.float16) and widths
 
 
 def training_scan(
@@ -50,7 +52,8 @@ def training_scan(
 
     Shapes: ``x (b, l, h, p)``, ``dt (b, l, h)`` (after softplus), ``a`` and ``d (h)``, ``b_in`` and ``c_out``
     ``(b, l, g, n)``, ``state (b, h, p, n)``, ``seq_idx (b, l)`` int32, not negative; ``x``, ``b_in`` and ``c_out`` have
-    one dtype, the others float32. ``p`` and ``n`` are powers of two from 16 to 128. Returns ``y`` like ``x`` and the last state ``(b, h, p, n)`` float32.
+    one dtype, the others float32. ``p`` and ``n`` are powers of two from 16 to 128. Returns ``y`` like ``x`` and the
+    last state ``(b, h, p, n)`` float32.
     """
     inputs = (x, dt, a, b_in, c_out, d) if state is None else (x, dt, a, b_in, c_out, d, state)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)

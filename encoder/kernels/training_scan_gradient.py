@@ -90,7 +90,24 @@ def scan_backward(
         decays = chunk_decays(step * rate, marks, start, end, q)
         outputs = dx, db + token_head * n, dc + token_head * n, ddt + token_head
         dlast, da_row, dd_row = _chunk_gradients(
-            dout, values, key, query, state, step, rate, skip, decays, dlast, outputs, dx_token, start, end, heads, q, p, n
+            dout,
+            values,
+            key,
+            query,
+            state,
+            step,
+            rate,
+            skip,
+            decays,
+            dlast,
+            outputs,
+            dx_token,
+            start,
+            end,
+            heads,
+            q,
+            p,
+            n,
         )
         da_rows += da_row
         dd_rows += dd_row
@@ -127,9 +144,7 @@ def _chunk_gradients(
     until, from_start, to_end, whole, mark = decays
 
     # One gradient after the other, so that few tiles are held at once.
-    weights, dscores, dstep, duntil, dskip = _pair_gradients(
-        dout, values, key, query, step, until, mark, skip, q
-    )
+    weights, dscores, dstep, duntil, dskip = _pair_gradients(dout, values, key, query, step, until, mark, skip, q)
     dvalues = multiply(key, rounded) * to_end[:, None]
     carried = tl.sum(dvalues * values, 1)
     dvalues = multiply_add(weights, dout, dvalues * step[:, None])

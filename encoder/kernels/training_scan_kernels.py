@@ -61,10 +61,10 @@ def load_steps(base: tl.tensor, heads: tl.constexpr, start: tl.tensor, end: tl.t
 def chunk_decays(
     decay: tl.tensor, marks: tl.tensor, start: tl.tensor, end: tl.tensor, q: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
-    """Sum up the logs of a chunk's decays ``(q,)``; give what is left of the state before, and of each token at the end.
+    """From the logs of a chunk's decays give their sums until each token, three decays, and each token's mark.
 
-    That is, ``until`` each token the log from the chunk's start; the decays from the start, and to the end, zero for
-    tokens of another sequence than the state before the chunk, or after it; that of the whole chunk; and the marks.
+    Namely from the chunk's start, zero for tokens of another sequence than the token before it; to its end, zero for
+    those of another than its last; and of the whole chunk.
     """
     until, total = tl.cumsum(decay, 0), tl.sum(decay, 0)
     from_start, to_end, whole = tl.exp(until), tl.exp(total - until), tl.exp(total)
@@ -82,11 +82,13 @@ def chunk_decays(
 
 @triton.jit
 def multiply(left: tl.tensor, right: tl.tensor) -> tl.tensor:
+    """Give a product in float32, without the rounding of its factors to TensorFloat-32."""
     return tl.dot(left, right, input_precision="ieee")
 
 
 @triton.jit
 def multiply_add(left: tl.tensor, right: tl.tensor, total: tl.tensor) -> tl.tensor:
+    """Add :func:`multiply`'s product to ``total``."""
     return tl.dot(left, right, total, input_precision="ieee")
 
 
