@@ -48,6 +48,11 @@ def marks(lengths: list[int], rows: int) -> Tensor:
     )
 
 
+def row_marks(length: int, seed: int) -> Tensor:
+    """``seq_idx (2, l)``, other sequences in each row."""
+    return torch.cat([marks(sequences(length, own), 1) for own in (seed, seed + 1)])
+
+
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Largest difference, as a share of the largest value."""
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-6))

@@ -14,7 +14,7 @@ from encoder.mixers import LayerState
 from encoder.model import EncoderModel
 from encoder.model_config import ModelConfig, load_model_config
 from encoder.packing import Packing
-from tests.scans import SEEDS, relative_error, sequences
+from tests.scans import SEEDS, marks, relative_error, sequences
 from tests.tiny_model import tiny_config
 
 KINDS = {
@@ -107,6 +107,31 @@ def test_packed_sequences_do_not_see_one_another(length: int, seed: int, kind: s
             prepare(backbone, torch.float32)
         packed, _ = backbone(tokens, torch.float32, packing=Packing.of(lengths, 4))
     assert relative_error(packed, alone) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_sequence_that_shares_a_row_is_as_if_alone_and_so_is_its_gradient(kind: str) -> None:
+    rows = [[1, 2, 1, 65, 1, 60], [129, 1]]
+    backbone = random_backbone(tiny_config(**KINDS[kind], n_layers=2)).requires_grad_()
+    tokens = torch.randint(0, 100, (2, 130))
+    weights = torch.randn(2, 130, backbone.config.d_model)
+    packing = Packing.of_sequences(torch.cat([marks(row, 1) for row in rows]))
+
+    def gradients(hidden: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad((hidden * weights).sum(), list(backbone.parameters()), materialize_grads=True)
+
+    together, _ = backbone(tokens, torch.float32, packing=packing)
+    found = gradients(together, weights)
+    expected = [torch.zeros_like(gradient) for gradient in found]
+    for row, lengths in enumerate(rows):
+        parts = zip(tokens[row].split(lengths), together[row].split(lengths), weights[row].split(lengths), strict=True)
+        for part, packed, weight in parts:
+            alone, _ = backbone(part[None], torch.float32)
+            assert relative_error(packed.detach(), alone[0].detach()) <= 1e-4
+            for total, gradient in zip(expected, gradients(alone, weight), strict=True):
+                total += gradient
+    for total, gradient in zip(expected, found, strict=True):
+        assert relative_error(gradient, total) <= 1e-4
 
 
 def test_the_fast_path_survives_decays_too_strong_for_it() -> None:

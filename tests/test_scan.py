@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from encoder.kernels.factored_scan import factored_scan
 from encoder.scan import chunked_scan, reference_scan
-from tests.scans import LENGTHS, SEEDS, marks, relative_error, sequences, ssd_inputs
+from tests.scans import LENGTHS, SEEDS, marks, relative_error, row_marks, ssd_inputs
 
 
 @settings(deadline=None, max_examples=40)
@@ -24,7 +24,7 @@ def test_chunked_equals_recurrence(
 ) -> None:
     tensors, state = ssd_inputs(length, groups=groups, seed=seed, decay=decay)
     first = state if start == "state" else None
-    seq_idx = marks(sequences(length, seed), 2) if start == "sequences" else None
+    seq_idx = row_marks(length, seed) if start == "sequences" else None
     expected, expected_state = reference_scan(
         *[tensor.double() for tensor in tensors], None if first is None else first.double(), seq_idx
     )
@@ -45,7 +45,7 @@ def test_chunked_equals_recurrence(
 def test_factored_equals_recurrence(length: int, groups: int, start: str, decay: float, seed: int) -> None:
     tensors, state = ssd_inputs(length, groups=groups, seed=seed, decay=decay)
     first = state if start == "state" else None
-    seq_idx = marks(sequences(length, seed), 2) if start == "sequences" else None
+    seq_idx = row_marks(length, seed) if start == "sequences" else None
     result = factored_scan(*tensors, first, seq_idx)
     if result is None:  # a head decays too fast: it says so, and the caller takes another scan
         assert _strongest_decay(tensors) < -120

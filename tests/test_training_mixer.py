@@ -4,11 +4,11 @@ On a GPU, or on a CPU with Triton's interpreter (TRITON_INTERPRET=1), which has 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.registry import lookup_backend
 
 from encoder.kernels import training_mixer as module
 from encoder.kernels import training_scan
@@ -39,9 +39,7 @@ def random_mixer(groups: int = 1) -> Mamba2Mixer:
 
 
 def packing_of(rows: list[list[int]]) -> Packing:
-    seq_idx = torch.cat([marks(row, 1) for row in rows]).to(DEVICE)
-    ends = torch.full((len(rows),), seq_idx.shape[1] - 1)
-    return replace(Packing.of_rows(ends, seq_idx.shape[1]), seq_idx=seq_idx)
+    return Packing.of_sequences(torch.cat([marks(row, 1) for row in rows]).to(DEVICE))
 
 
 def read(
@@ -181,6 +179,27 @@ def test_compiles_without_a_break_in_the_graph(packed: bool, monkeypatch: pytest
     expected = read(mixer, u, None, packing, last_counts=not packed)
     mixer.compile(backend="aot_eager", fullgraph=True, dynamic=False)
     assert_same(read(mixer, u, None, packing, last_counts=not packed), expected, 1e-5)
+
+
+def test_compiles_once_for_any_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_scan, "covers", lambda *_: True)
+    mixer = random_mixer()
+    rows = [[5, 15], [20], [1, 19], [7, 13], [19, 1]]
+    u = torch.randn(len(rows), 20, mixer.config.d_model, device=DEVICE)
+    graphs: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, examples: list[object]) -> object:
+        graphs.append(graph)
+        return lookup_backend("aot_eager")(graph, examples)
+
+    compiled = torch.compile(mixer, backend=backend, fullgraph=True, dynamic=None)
+    for count in (2, 3, 5):
+        with torch.no_grad():
+            expected, _ = mixer(u[:count], None, packing_of(rows[:count]))
+        found, _ = compiled(u[:count].clone(), None, packing_of(rows[:count]))
+        found.sum().backward()
+        torch.testing.assert_close(found.detach(), expected)
+    assert len(graphs) == 2  # of two rows, and of any
 
 
 def test_covers_what_the_kernels_are_written_for() -> None:

@@ -3,8 +3,6 @@
 On a GPU, or on a CPU with Triton's interpreter (TRITON_INTERPRET=1), which has no products of bfloat16.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -178,7 +176,7 @@ def test_a_mixer_without_selection_takes_it_where_it_covers(packed: bool, monkey
     mixer = Mamba2Mixer(config).to(DEVICE)
     u = torch.randn(2, 40, config.d_model, device=DEVICE)
     seq_idx = torch.cat([marks([3, 37], 1), marks([21, 19], 1)]).to(DEVICE)
-    packing = replace(Packing.of_rows(torch.tensor([39, 39]), 40), seq_idx=seq_idx) if packed else None
+    packing = Packing.of_sequences(seq_idx) if packed else None
 
     def read() -> list[Tensor]:
         y, _ = mixer(u, None, packing)

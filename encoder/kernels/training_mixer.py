@@ -85,8 +85,8 @@ def mixer_core(
     """Compute what out_proj reads from ``projected (b, l, w)``, the output of in_proj: z, mixed, dt, any padding.
 
     ``tail (b, k - 1, f)`` in the same dtype and ``state (b, h, p, n)`` float32 are of the tokens before;
-    ``seq_idx (b, l)``, not negative, as in ``encoder/scan.py``. Returns ``(b, l, e)`` and the new tail and state;
-    differentiable once.
+    ``seq_idx (b, l)`` is that of ``encoder/scan.py``, for rows that have no tail. Returns ``(b, l, e)`` and the new
+    tail and state; differentiable once.
     """
     marks = None if seq_idx is None else seq_idx.int()
     inputs = (projected, *own, tail, state)

@@ -51,7 +51,7 @@ def training_scan(
     """Scan as :func:`encoder.scan.reference_scan` does, and add ``d x``; differentiable once in all tensors.
 
     Shapes: ``x (b, l, h, p)``, ``dt (b, l, h)`` (after softplus), ``a`` and ``d (h)``, ``b_in`` and ``c_out``
-    ``(b, l, g, n)``, ``state (b, h, p, n)``, ``seq_idx (b, l)`` int32, not negative; ``x``, ``b_in`` and ``c_out`` have
+    ``(b, l, g, n)``, ``state (b, h, p, n)``, ``seq_idx (b, l)`` int32; ``x``, ``b_in`` and ``c_out`` have
     one dtype, the others float32. ``p`` and ``n`` are powers of two from 16 to 128. Returns ``y`` like ``x`` and the
     last state ``(b, h, p, n)`` float32.
     """
