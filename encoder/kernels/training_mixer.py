@@ -200,7 +200,7 @@ def _core_backward(
     dz, dmixed, dsteps, padding = sizes.parts(dprojected)
     padding.zero_()  # it meets the padding of in_proj's weight, which is zero too, but what is not a number would stay
 
-    dout, y, z, dz = (tensor.flatten(0, 1) for tensor in (dout.contiguous(), y, z, dz))
+    dout, y, z, dz = (tensor.view(-1, sizes.e) for tensor in (dout.contiguous(), y, z, dz))
     dy, dnorm = training_norm.gated_norm_backward(dout, y, z, norm, scale, dz)
     x, b_in, c_out = sizes.convolved(convolved)
     dconvolved = torch.empty_like(convolved)
@@ -211,7 +211,7 @@ def _core_backward(
         chunk_size=sizes.chunk_size,
     )
     for gradient, of_heads in zip(dkeys, dheads, strict=True):  # B and C
-        torch.sum(of_heads.unflatten(2, (sizes.g, -1)), 3, out=gradient)
+        training_scan.sum_heads(of_heads, gradient)
     dkernel, dbias, dtail = training_conv.convolve_backward(dconvolved, mixed, kernel, bias, tail, seq_idx, dmixed)
     if dafter is not None:
         _add_to_tail(dafter, dmixed, dtail)

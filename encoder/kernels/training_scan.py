@@ -25,6 +25,7 @@ _WIDTH_MAX = 128  # of p and n: the state must fit in registers
 _PROGRAMS = 768  # a few for each multiprocessor of a large device
 _SEGMENT_CHUNKS_MIN = 4  # shorter segments cost more than they bring
 _CARRY_BLOCK = 256
+_SUM_TOKENS = 32
 _TRITON_INSTALLED = find_spec("triton") is not None
 
 
@@ -285,6 +286,26 @@ def scan_backward(
             **BACKWARD_LAUNCH,
         )
     return outputs
+
+
+def sum_heads(of_heads: Tensor, out: Tensor) -> None:
+    """Sum what the heads of a group have, ``(b, l, h, n)``, into ``out (b, l, g, n)``.
+
+    ``out`` may be a view into rows ``(b, l, ...)`` without gaps between their tokens.
+    """
+    from encoder.kernels import training_scan_gradient as kernels  # needs Triton
+
+    heads, size = of_heads.shape[2:]
+    groups = out.shape[2]
+    out = out.view(-1, groups, size)  # a row of one token does not tell its stride
+    with torch.cuda.device_of(out):
+        kernels.sum_heads[-(-len(out) // _SUM_TOKENS), groups](
+            *(of_heads, out, out.stride(0), len(out)),
+            per_group=heads // groups,
+            n=size,
+            read=_SUM_TOKENS,
+            num_warps=4,
+        )
 
 
 def empty_outputs(x: Tensor, b_in: Tensor, chunk_size: int, *, keep: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,6 +20,28 @@ from encoder.kernels.training_scan_kernels import (
 
 
 @triton.jit
+def sum_heads(
+    of_heads: tl.tensor,  # (m, h, n)
+    out: tl.tensor,  # out (m, g, n)
+    out_token: tl.tensor,
+    tokens: tl.tensor,
+    per_group: tl.constexpr,
+    n: tl.constexpr,
+    read: tl.constexpr,
+) -> None:
+    """Add up what the heads of a group have of some tokens."""
+    group, groups = tl.program_id(1), tl.num_programs(1)
+    token = tl.program_id(0) * read + tl.arange(0, read)
+    inside, token_long = (token < tokens)[:, None], token.to(tl.int64)[:, None]
+    column = tl.arange(0, n)[None, :]
+    places = of_heads + (token_long * groups + group) * per_group * n + column
+    total = tl.zeros((read, n), tl.float32)
+    for head in tl.static_range(per_group):
+        total += tl.load(places + head * n, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + token_long * out_token + group * n + column, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def scan_backward(
     dy: tl.tensor,  # (b, l, h, p)
     dy_row: tl.tensor,
