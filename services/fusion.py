@@ -24,6 +24,9 @@ FUSION_FILE = "fusion.json"
 RANK_CONSTANT = 60
 # The rank whose cosine the first one's is compared with.
 GAP_RANK = 10
+# Candidates of each half whose scores count; what comes after them scores like the last of them. Weights are fitted so,
+# and a search that asks for more hits ranks the first ones as one that asks for few.
+DEPTH = 100
 _BM25_MIN = 0.1  # the logarithm of less would say nothing
 _EXPONENT_MAX = 50.0  # numbers from a file stay finite
 
@@ -39,7 +42,9 @@ class Half(Generic[_Key]):
 
     @property
     def floor(self) -> float:
-        """The most that a chunk may score which is not among them."""
+        """What chunks score that are not among the first :data:`DEPTH`: the most that they can."""
+        if len(self.scores) >= DEPTH:
+            return next(islice(self.scores.values(), DEPTH - 1, None))
         return 0.0 if self.complete or not self.scores else next(reversed(self.scores.values()))
 
 
@@ -100,7 +105,7 @@ class FusionWeights(pydantic.BaseModel):
 def fuse(dense: Half[_Key], sparse: Half[_Key], weights: FusionWeights | None) -> dict[_Key, float]:
     """Score all candidates, unsorted: ``cosine + weight * BM25``; without weights, ``1 / (60 + rank)`` summed.
 
-    What only one half found has the other's ``floor``, the most that it can score there; among ranks, nothing.
+    What only one half found has the other's ``floor``; among ranks, nothing.
     """
     if weights is None:
         return _fuse_ranks([list(dense.scores), list(sparse.scores)])
@@ -109,10 +114,10 @@ def fuse(dense: Half[_Key], sparse: Half[_Key], weights: FusionWeights | None) -
 
 
 def align(dense: Half[_Key], sparse: Half[_Key]) -> dict[_Key, tuple[float, float]]:
-    """Give every candidate both scores; what one half did not find has that half's ``floor``."""
+    """Give every candidate both scores, none below that half's ``floor``."""
     dense_floor, sparse_floor = dense.floor, sparse.floor
     return {
-        key: (dense.scores.get(key, dense_floor), sparse.scores.get(key, sparse_floor))
+        key: (max(dense.scores.get(key, dense_floor), dense_floor), max(sparse.scores.get(key, 0.0), sparse_floor))
         for key in dict.fromkeys([*dense.scores, *sparse.scores])
     }
 

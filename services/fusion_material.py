@@ -21,8 +21,9 @@ from ingest.index.memory import MemoryIndex
 from ingest.sparse import sparse_query
 from services.evaluation import Progress, System, ingest_set
 from services.evaluation_encoder import EvaluationEncoder
+from services.fusion import DEPTH
 
-CANDIDATES = 100  # of each half, as a search of 10 hits has them
+CANDIDATES = DEPTH  # of each half
 _QUERY_BATCH = 256
 
 

@@ -19,7 +19,7 @@ from encoder.tokenizer import Tokenizer, check_characters
 from ingest.index.interface import LIMIT_MAX, READ_MAX, DocumentRecord, IndexHit, SparseVector, StoredChunk, VectorIndex
 from ingest.sparse import sparse_query
 from services import passages
-from services.fusion import FusionWeights, Half, fuse
+from services.fusion import DEPTH, FusionWeights, Half, fuse
 from services.results import Hit, RetrieveResult, SearchMode, SearchResult, SearchTimings
 
 __all__ = [
@@ -40,7 +40,7 @@ TOP_K_MAX = 200
 TOKEN_BUDGET_MAX = 131_072
 # How many candidates each half of a search contributes: fusion and dropped generations need more than top_k.
 CANDIDATES_PER_HIT = 4
-CANDIDATES_MIN = 100
+CANDIDATES_MIN = DEPTH
 # How often a search is repeated, with twice the candidates each time, where too few are of a committed generation.
 ROUNDS_MAX = 3
 
@@ -259,8 +259,9 @@ class Searcher:
         if mode is SearchMode.HYBRID:
             scores = fuse(Half(dense), Half(sparse, complete=found.sparse_complete), self._fusion)
         chunks = found.chunks()
-        # Equal scores have an order too, or the same search would answer differently each time.
-        order = sorted(scores, key=lambda key: (-scores[key], key))
+        # Equal scores have an order too, or the same search would answer differently each time. Far down a hybrid
+        # ranking many are equal: there the cosines decide, then the words.
+        order = sorted(scores, key=lambda key: (-scores[key], -dense.get(key, -1.0), -sparse.get(key, 0.0), key))
         return [
             Hit(rank, scores[key], chunks[key], records[key[0]], dense.get(key), sparse.get(key))
             for rank, key in enumerate(order, start=1)

@@ -67,6 +67,16 @@ def test_the_gap_of_cosines_ends_at_the_tenth_and_depth_changes_nothing() -> Non
     assert features(deep, words).dense_gap == pytest.approx(0.09)
 
 
+def test_the_first_hits_do_not_depend_on_how_many_are_asked_for() -> None:
+    def ranked(count: int) -> list[int]:
+        dense = Half({key: 1 - key / 500 for key in range(count)})
+        sparse = Half({300 + rank: 20 - rank / 50 for rank in range(count)})
+        scores = fuse(dense, sparse, BY_QUERY)
+        return sorted(scores, key=scores.__getitem__, reverse=True)[:100]
+
+    assert ranked(400) == ranked(100)
+
+
 def test_a_higher_score_in_one_half_raises_that_candidate_alone() -> None:
     before = fuse(DENSE, SPARSE, BY_QUERY)
     after = fuse(DENSE, Half(SPARSE.scores | {"d": 7.0}), BY_QUERY)
