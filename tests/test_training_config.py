@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from encoder.errors import InvalidInput
+from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.training.config import CONFIGS_FOLDER, needs_teacher, read_config
 
 MINIMAL = """
@@ -59,6 +60,8 @@ def test_values_may_be_changed_from_outside(tmp_path: Path) -> None:
         (["tasks.0.kind=pears"], r"tasks\.0: .*'pears'"),
         (["tasks.0.sources=['others']"], r"tasks\.0\.sources names 'others'; the \[\[sources\]\] are own"),
         (["tasks.0.cosine_weight=1"], r"tasks\.0 learns from a teacher; give \[teacher\]"),
+        (["tasks.0.info_nce_weight=0"], r"tasks\.0 has no weight above 0, so that nothing would be learnt"),
+        (["tasks.0.words_weight=0.3"], r"tasks\.0\.words_weight adds to the teacher's similarities; give a relational"),
         (["tasks.0.query_widths=[20]"], r"tasks\.0\.query_widths\.0: .*multiple of 16, not 20"),
         (["tasks.0.query_widths=[64, 32]"], r"tasks\.0\.query_widths: widths must rise, .* they are \[64, 32\]"),
         (["tasks.0.passage_widths=[]"], r"tasks\.0\.passage_widths: widths must rise, and there must be one at least"),
@@ -77,6 +80,14 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: list[str], message: str
     with pytest.raises(InvalidInput, match=message) as caught:
         read_config(tmp_path / "run.toml", changes)
     assert "\n" not in str(caught.value)
+
+
+def test_default_is_the_model_that_ships_wherever_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(MINIMAL)
+    found = read_config(tmp_path / "run.toml", ["model.separate=true", "model.passage_start=default"]).model
+    assert found.start_folder == found.passage_folder == found.tokenizer_folder == DEFAULT_MODEL_FOLDER
+    found = read_config(tmp_path / "run.toml", ["model.separate=true", "model.passage_start=other"]).model
+    assert (found.start_folder, found.passage_folder) == (DEFAULT_MODEL_FOLDER, Path("other"))
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:

@@ -126,9 +126,10 @@ def test_what_cannot_be_read_in_one_pass_is_refused(data: Path, teacher: Path, t
         ({"eos_token": None, "pooling": "last"}, "has no eos_token"),
         ({"pooling": "mean"}, r"tasks.0.piece_tokens is 256; with mean pooling"),
     ):
-        config = train_config(data, teacher, [documents_task(piece_tokens=256)], out=tmp_path, model=model(**changes))
-        with pytest.raises(InvalidInput, match=message):
-            train(config)
+        for run in ({"steps": 2}, {"steps": None, "epochs": 1}):
+            task, settings = documents_task(piece_tokens=256), {"out": tmp_path, "model": model(**changes), "run": run}
+            with pytest.raises(InvalidInput, match=message):
+                train(train_config(data, teacher, [task], **settings))
     with pytest.raises(InvalidInput, match="'pairs-facts' holds passages, no documents"):
         train(train_config(data, teacher, [documents_task(sources=["pairs"])], out=tmp_path))
 

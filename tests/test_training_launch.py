@@ -138,7 +138,7 @@ def test_the_module_needs_training_s_packages_only(root: Path) -> None:
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["step_s"] > 0 for row in rows)
     done = python("-c", code, "train", config, "--ray-workers", "2")
-    assert (done.returncode, done.stderr) == (1, "The package ray is missing; install mamba-search[train].\n")
+    assert (done.returncode, done.stderr) == (1, "The package ray is missing; install ray[train].\n")
 
 
 @pytest.mark.timeout(600)

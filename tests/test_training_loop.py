@@ -17,7 +17,16 @@ from encoder.training.loop import DivergedError, train
 from encoder.training.optimizing import learning_rate_factor
 from tests.tiny_model import save_tiny_model
 from tests.tiny_teacher import save_tiny_teacher
-from tests.training_data import TOPICS, distill_task, documents_task, logged, pairs_task, train_config, write_sources
+from tests.training_data import (
+    TOPICS,
+    distill_task,
+    documents_task,
+    logged,
+    pairs_task,
+    train_config,
+    write_sources,
+)
+from tests.training_sets import write_rows
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +169,22 @@ def test_queries_and_passages_may_have_models_of_their_own(data: Path, tmp_path:
     assert abs(found[0] - before).max() > 1e-4
 
 
+def test_the_passages_own_model_is_checked_as_that_of_queries_is(data: Path, teacher: Path, tmp_path: Path) -> None:
+    start = save_tiny_model(tmp_path / "start", projection_dim=32)
+    for changes, error, message in (
+        ({"bidirectional": True}, InvalidInput, r"tasks\.0 is documents, which tiny, being bidirectional"),
+        (
+            {"bos_token": "[CLS]"},
+            CheckpointError,
+            r"with \('\[CLS\]', '\[SEP\]'\); give models with the same bos_token",
+        ),
+    ):
+        other = save_tiny_model(tmp_path / next(iter(changes)), projection_dim=32, **changes)
+        model = {"start": start, "separate": True, "passage_start": other}
+        with pytest.raises(error, match=message):
+            train(train_config(data, teacher, [documents_task()], out=tmp_path / "out", model=model))
+
+
 def test_diverging_it_stops_with_the_last_good_state_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,8 +229,42 @@ def test_what_cannot_be_learnt_is_refused_before_the_first_step(data: Path, teac
         train(train_config(data, teacher, [distill_task()], out=tmp_path, model=narrow))
     with pytest.raises(InvalidInput, match=r"tasks\.0\.matryoshka holds 64"):
         train(train_config(data, None, [pairs_task(matryoshka=[64])], out=tmp_path))
+    with pytest.raises(
+        InvalidInput, match=r"tasks\.0\.batch_size is 1, so that no passage is another query's negative"
+    ):
+        train(train_config(data, None, [pairs_task(batch_size=1)], out=tmp_path))
     with pytest.raises(InvalidInput, match="'questions' has no query with a positive"):
         train(train_config(data, None, [pairs_task(sources=["questions"])], out=tmp_path, run={"workers": 2}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "only"),
+    [
+        ([("a", "one")], {}, "query"),
+        ([("a", "one")], {"negatives": 1}, "query"),
+        ([("a", "one"), ("a", "two")], {}, "query"),
+        ([("a", "one"), ("b", "one")], {}, "passage"),
+        ([("a", "one"), ("b", "two")], {}, None),
+        ([("a", "one", "two")], {}, "query"),
+        ([("a", "one", "two")], {"negatives": 1}, None),
+        ([("a", "one", "two"), ("b", "one")], {"negatives": 1}, None),
+    ],
+)
+def test_pairs_that_leave_nothing_to_tell_apart_are_refused(
+    tmp_path: Path, rows: list[tuple[str, ...]], task: dict[str, int], only: str | None
+) -> None:
+    path = tmp_path / "few.jsonl"
+    write_rows(path, [{"query": query, "positive": found, "negatives": rest} for query, found, *rest in rows])
+    source = {"name": "few", "format": "jsonl", "path": path}
+    config = train_config(
+        tmp_path, None, [pairs_task(**task, sources=["few"], batch_size=2)], sources=[source], run={"steps": 1}
+    )
+    if only:
+        with pytest.raises(InvalidInput, match=f"the pairs of source 'few' have only one {only}, so that"):
+            train(config)
+    else:
+        assert train(config)
+        assert logged(config.out)[0]["loss"] > 0
 
 
 def test_epochs_become_steps(data: Path, tmp_path: Path) -> None:

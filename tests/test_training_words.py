@@ -10,7 +10,7 @@ import torch
 from encoder.errors import InvalidInput
 from encoder.training.loop import train
 from encoder.training.rows import TextRows, wrap
-from encoder.training.tasks import check_task
+from encoder.training.task_checks import check_teacher
 from encoder.training.teacher import TeacherInput
 from encoder.training.word_overlap import WordOverlap
 from tests.tiny_model import tiny_config
@@ -89,4 +89,4 @@ def test_a_teacher_of_another_vocabulary_has_no_words_in_common(data: Path, tmp_
     with pytest.raises(
         InvalidInput, match=r"tasks\.0\.words_weight .* the teacher does not share the model's vocabulary"
     ):
-        check_task(config.tasks[0], "tasks.0", Foreign(), tiny_config(projection_dim=32))
+        check_teacher(config.tasks[0], "tasks.0", Foreign(), tiny_config(projection_dim=32))

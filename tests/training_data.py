@@ -1,23 +1,14 @@
 """A small world to train on: questions and passages about four topics, stories of which one part answers, a teacher."""
 
 import json
-import lzma
 from pathlib import Path
 from typing import Any
 
 from encoder.training.config import TrainConfig, check_config
 from tests.tiny_model import tiny_config
+from tests.training_sets import write_rows
 
 TOPICS = ("apples and pears", "ships at sea", "snow in winter", "engines of cars")
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    if path.suffix == ".xz":
-        path.write_bytes(lzma.compress(text.encode()))
-    else:
-        path.write_text(text)
 
 
 def write_sources(root: Path) -> Path:

@@ -52,10 +52,10 @@ def start_encoders(config: TrainConfig, device: torch.device, teacher: Teacher |
             passage = EncoderModel(table.fresh).to(device)
             passage.load_state_dict(query.state_dict())
     else:
-        start = table.start_folder
-        assert start is not None  # the configuration has been checked
-        query = load_model(start, device)
-        passage = load_model(table.passage_start or start, device) if table.separate else query
+        assert table.start_folder is not None  # the configuration has been checked
+        assert table.passage_folder is not None
+        query = load_model(table.start_folder, device)
+        passage = load_model(table.passage_folder, device) if table.separate else query
     if query.config.embedding_dim != passage.config.embedding_dim:
         raise CheckpointError(
             f"{table.start} embeds in {query.config.embedding_dim} numbers and {table.passage_start} in "

@@ -63,4 +63,5 @@ def _needing_packages() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MambaSearchError(f"The package {error.name} is missing; install mamba-search[train].") from error
+        wanted = "ray[train]" if error.name == "ray" else "mamba-search[train]"
+        raise MambaSearchError(f"The package {error.name} is missing; install {wanted}.") from error

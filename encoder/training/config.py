@@ -61,6 +61,11 @@ class ModelTable(_Table):
         return _model_folder(self.start)
 
     @property
+    def passage_folder(self) -> Path | None:
+        """Where the passages' model starts from."""
+        return _model_folder(self.passage_start) or self.start_folder
+
+    @property
     def tokenizer_folder(self) -> Path:
         """Where the tokenizer is."""
         found = _model_folder(self.tokenizer) or self.start_folder
@@ -225,6 +230,7 @@ class TrainConfig(_Table):
                 )
             if self.teacher is None and needs_teacher(task):
                 raise ValueError(f"tasks.{number} learns from a teacher; give [teacher], or set its weights to 0")
+            _check_weights(task, f"tasks.{number}")
         return self
 
     @property
@@ -246,6 +252,24 @@ def _widths(task: Task) -> tuple[int, ...]:
             return task.widths
         case DocumentsTask():
             return (*task.query_widths, *(width for width in task.widths if width <= task.piece_tokens))
+
+
+def _check_weights(task: Task, place: str) -> None:
+    """Refuse tasks of no loss, and words that stand beside no similarities: they would be left out without a word."""
+    if isinstance(task, RankingTask):
+        return
+    info_nce = 0.0 if isinstance(task, DistillTask) else task.info_nce_weight
+    if not (info_nce or task.cosine_weight or task.relational_weight):
+        raise ValueError(f"{place} has no weight above 0, so that nothing would be learnt; give one, or take it out")
+    # Of documents the answers are chosen by them, too.
+    judges = task.relational_weight or (info_nce if isinstance(task, DocumentsTask) else 0.0)
+    if words_weight_of(task) and not judges:
+        raise ValueError(f"{place}.words_weight adds to the teacher's similarities; give a relational_weight, too")
+
+
+def words_weight_of(task: Task) -> float:
+    """Say how much a task makes of common words."""
+    return 0.0 if isinstance(task, DistillTask | RankingTask) else task.words_weight
 
 
 def _model_folder(given: Path | None) -> Path | None:

@@ -26,6 +26,7 @@ from encoder.training.ranks import Ranks
 from encoder.training.rows import RowRules
 from encoder.training.shuffling import turn
 from encoder.training.sources import expand
+from encoder.training.task_checks import check_set, check_tasks
 from encoder.training.teacher import teacher_rules
 from encoder.training.telling import telling
 
@@ -61,15 +62,17 @@ class Feed(Dataset[Batch]):
 
     @classmethod
     def open(cls, config: TrainConfig, ranks: Ranks) -> Feed:
-        """Prepare the data of a run; errors are those of data and tokenizer.
+        """Prepare the data of a run; errors are those of data and tokenizer, and of tasks that the models cannot learn.
 
         Of several processes one tokenizes, whichever comes first, and the others wait for it as long as it takes: at a
         lock of the cache, not in a collective operation, which would time out.
         """
+        query, passage = _model_configs(config)
+        check_tasks(config, query, passage, ranks.count)
         teacher = None
         if config.teacher is not None:
             teacher = teacher_rules(config.teacher, config.model.tokenizer_folder)
-        maker = Maker(_row_rules(config), teacher, config.run.pack_tokens)
+        maker = Maker(RowRules.of(query, passage, config.model.tokenizer_folder), teacher, config.run.pack_tokens)
         with telling(bars=ranks.count == 1) as told:
             found = prepare(
                 config.sources,
@@ -94,10 +97,11 @@ class Feed(Dataset[Batch]):
         )
 
     def check(self) -> None:
-        """Refuse what cannot be drawn, as :class:`InvalidInput`: out of a process that makes batches it comes raw."""
+        """Refuse what cannot be drawn or learnt, as :class:`InvalidInput`: out of another process it would come raw."""
         for task, sets in zip(self.config.tasks, self.sets, strict=True):
             for each in sets:
                 self.maker.epoch_steps(each, task, self.world_size)
+                check_set(task, each)
 
     def __len__(self) -> int:
         return self.steps
@@ -139,14 +143,14 @@ def _outlive_interrupt(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _row_rules(config: TrainConfig) -> RowRules:
+def _model_configs(config: TrainConfig) -> tuple[ModelConfig, ModelConfig]:
+    """Read how the models of queries and of passages are built, one model or two."""
     table = config.model
     if table.fresh is not None:
-        return RowRules.of(table.fresh, table.fresh, config.model.tokenizer_folder)
+        return table.fresh, table.fresh
     assert table.start_folder is not None  # the configuration has been checked
-    query = open_model(table.start_folder).config
-    passage: ModelConfig = open_model(table.passage_start).config if table.passage_start else query
-    return RowRules.of(query, passage, config.model.tokenizer_folder)
+    assert table.passage_folder is not None
+    return open_model(table.start_folder).config, open_model(table.passage_folder).config
 
 
 def _weights(sets: Sequence[TrainingSet]) -> tuple[float, ...]:

@@ -27,7 +27,7 @@ from encoder.training.checkpoints import (
     start_encoders,
 )
 from encoder.training.clock import Clock, InterruptRequest
-from encoder.training.config import TrainConfig
+from encoder.training.config import TrainConfig, words_weight_of
 from encoder.training.documents import DocumentRows, documents_step
 from encoder.training.feeding import Batch, Feed
 from encoder.training.gradient_cache import learn
@@ -35,17 +35,15 @@ from encoder.training.logs import Means, RunLog, plot_losses
 from encoder.training.optimizing import FlatGradients, compile_blocks, learning_rate_factor, make_optimizer
 from encoder.training.ranks import Ranks, joined_ranks
 from encoder.training.rows import WIDTH_MULTIPLE
+from encoder.training.task_checks import check_teacher
 from encoder.training.tasks import (
     DistillRows,
     PairRows,
     Step,
     Surroundings,
-    check_packing,
-    check_task,
     distill_step,
     pairs_step,
     ranking_step,
-    words_weight_of,
 )
 from encoder.training.teacher import load_teacher
 from encoder.training.word_overlap import WordOverlap
@@ -118,10 +116,9 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
         teacher = load_teacher(config.teacher, feed.maker.teacher, ranks.device)
     encoders = start_encoders(config, ranks.device, teacher)
     models = list(distinct(encoders).values())
-    for number, task in enumerate(config.tasks):
-        check_task(task, f"tasks.{number}", teacher, models[0].config)
-    if config.run.pack_tokens is not None:
-        check_packing(models[0].config)
+    if teacher is not None:
+        for number, task in enumerate(config.tasks):
+            check_teacher(task, f"tasks.{number}", teacher, models[0].config)
     feed.check()
     gradients = FlatGradients(parameter for model in models for parameter in model.parameters())
     optimizer = make_optimizer(models, config.optimizer)

@@ -86,7 +86,7 @@ class Maker:
                 room = query_room if task.texts == "queries" else passage_room
                 return TextShape(task.texts, task.widths, task.batch_size, room)
             case DocumentsTask():
-                assert self.rules.end is not None  # the task has been checked
+                assert self.rules.end is not None  # tasks are checked before a maker is made
                 return DocumentShape(
                     task.batch_size,
                     task.widths,

@@ -48,12 +48,21 @@ class RowRules:
 
     @classmethod
     def of(cls, query: ModelConfig, passage: ModelConfig, folder: Path) -> RowRules:
-        """Read them out of configurations; :class:`CheckpointError` where the tokenizer lacks a special token."""
+        """Read them out of the configurations of both models, whose tokenizer is in ``folder``.
+
+        :class:`CheckpointError` where the tokenizer lacks a special token, or the models set different ones.
+        """
+        ours, theirs = ((model.bos_token, model.eos_token) for model in (query, passage))
+        if ours != theirs:
+            raise CheckpointError(
+                f"{query.name} begins and ends texts with {ours}, {passage.name} with {theirs}; give models with the "
+                "same bos_token and eos_token."
+            )
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocabulary_size > min(query.vocabulary_size, passage.vocabulary_size):
             raise CheckpointError(
                 f"{folder}: the tokenizer has {tokenizer.vocabulary_size} tokens and the model's vocabulary_size is "
-                f"{query.vocabulary_size}; give the model's own tokenizer."
+                f"{min(query.vocabulary_size, passage.vocabulary_size)}; give the model's own tokenizer."
             )
 
         def special(key: str, token: str | None) -> tuple[int, ...]:

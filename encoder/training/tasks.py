@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoder.errors import InvalidInput
-from encoder.model_config import ModelConfig
-from encoder.training.config import CropsTask, DistillTask, DocumentsTask, PairsTask, RankingTask, Task
+from encoder.training.config import CropsTask, DistillTask, PairsTask, RankingTask
 from encoder.training.gradient_cache import LossOf, Reading, Role, read_rows
 from encoder.training.objectives import (
     Losses,
@@ -191,51 +189,3 @@ def ranking_step(batch: RankingRows, task: RankingTask, around: Surroundings) ->
         read_rows("passage", batch.passages, around.slice_tokens),
     )
     return Step(readings, losses_of)
-
-
-def check_task(task: Task, place: str, teacher: Teacher | None, model: ModelConfig) -> None:
-    """Refuse what a task cannot learn from this teacher, or with this model; ``place`` names it in the message."""
-    cosines = 0.0 if isinstance(task, RankingTask) else task.cosine_weight
-    if cosines and teacher is not None and teacher.dimension != model.embedding_dim:
-        raise InvalidInput(
-            "cosine_weight",
-            f"{place}.cosine_weight compares embeddings of {model.embedding_dim} numbers with the teacher's of "
-            f"{teacher.dimension}; set it to 0, or the model's projection_dim to {teacher.dimension}.",
-        )
-    if words_weight_of(task) and teacher is not None and teacher.word_embeddings is None:
-        raise InvalidInput(
-            "words_weight",
-            f"{place}.words_weight compares token ids, and the teacher does not share the model's vocabulary; set it "
-            "to 0.",
-        )
-    for width in task.matryoshka:
-        if width >= model.embedding_dim:
-            raise InvalidInput(
-                "matryoshka",
-                f"{place}.matryoshka holds {width}; give widths below that of embeddings, {model.embedding_dim}.",
-            )
-    if isinstance(task, DocumentsTask):
-        if model.bidirectional:
-            raise InvalidInput("kind", f"{place} is documents, which {model.name}, being bidirectional, cannot read.")
-        if model.eos_token is None:
-            raise InvalidInput("kind", f"{place} is documents, and {model.name} has no eos_token to end chunks with.")
-        if model.pooling == "mean" and max(task.widths) > task.piece_tokens:
-            raise InvalidInput(
-                "piece_tokens",
-                f"{place}.piece_tokens is {task.piece_tokens}; with mean pooling a piece must hold a whole document: "
-                f"{max(task.widths)}.",
-            )
-
-
-def words_weight_of(task: Task) -> float:
-    """Say how much a task makes of common words."""
-    return 0.0 if isinstance(task, DistillTask | RankingTask) else task.words_weight
-
-
-def check_packing(model: ModelConfig) -> None:
-    """Refuse packed rows for a model that would see a text's neighbours."""
-    if model.bidirectional or model.pooling == "mean":
-        what = "is bidirectional" if model.bidirectional else "takes the mean of a text's hidden states"
-        raise InvalidInput(
-            "pack_tokens", f"{model.name} {what} and cannot read packed rows; leave out run.pack_tokens."
-        )
