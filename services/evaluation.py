@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from encoder.evaluation.results import EvaluationMode
 from encoder.evaluation.runs import RankedDocument, Run, cut_run, fuse_runs
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder
+from encoder.progress import Report
 from encoder.tokenizer import Tokenizer
 from ingest.chunk_encoding import ChunkEncoder
 from ingest.chunking import Chunker
@@ -35,9 +36,6 @@ from services.searcher import Searcher
 SEARCHES_AT_ONCE = 4
 # Larger than when serving, where queries wait behind a batch: a GPU reads this much at once.
 BATCH_TOKENS_MAX = 65_536
-
-# Told how many of how many steps of what ("documents", "dense queries") are done.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ async def evaluate_set(
     modes: Sequence[EvaluationMode],
     system: System,
     index: VectorIndex,
-    progress: Progress,
+    report: Report,
 ) -> AsyncIterator[Evaluation]:
     """Ingest a set once, then answer its queries in each mode.
 
@@ -86,7 +84,7 @@ async def evaluate_set(
     # An index that is kept will be searched by embeddings another time.
     words_only = set(modes) <= {EvaluationMode.SPARSE, EvaluationMode.BM25S} and isinstance(index, MemoryIndex)
     encoder = EvaluationEncoder(system.encoder, needed=not words_only)
-    work = _Work(evaluation_set, system, index, progress, encoder)
+    work = _Work(evaluation_set, system, index, report, encoder)
     for mode in dict.fromkeys(modes):
         started = time.perf_counter()
         run = await work.run(mode)
@@ -102,13 +100,13 @@ class _Work:
         found: EvaluationSet,
         system: System,
         index: VectorIndex,
-        progress: Progress,
+        report: Report,
         encoder: EvaluationEncoder,
     ) -> None:
         self._set = found
         self._system = system
         self._index = index
-        self._progress = progress
+        self._report = report
         self._runs: dict[EvaluationMode, Run] = {}
         self._searcher: Searcher | None = None
         self.encoder = encoder
@@ -149,7 +147,7 @@ class _Work:
                 ranked = await searcher.rank_documents(query, mode, count)
             run[query_id] = [RankedDocument(document_id, score) for document_id, score in ranked]
             done += 1
-            self._progress(f"{mode.value} queries", done, len(run))
+            self._report(f"{mode.value} queries", done, len(run))
 
         searches = [asyncio.ensure_future(search(*item)) for item in queries.items()]
         try:
@@ -174,17 +172,17 @@ class _Work:
                 query_id: _best(*index.score_documents_sparse(sparse_query(query)), above=0.0)
                 for query_id, query in queries.items()
             }
-        self._progress(f"{mode.value} queries", len(run), len(run))
+        self._report(f"{mode.value} queries", len(run), len(run))
         return run
 
     async def _prepare(self) -> Searcher:
-        await ingest_set(self._set, self._system, self.encoder, self._index, self._progress)
+        await ingest_set(self._set, self._system, self.encoder, self._index, self._report)
         self._searcher = Searcher(self.encoder, self._index, self._system.tokenizer, self._system.fusion)
         return self._searcher
 
 
 async def ingest_set(
-    found: EvaluationSet, system: System, encoder: Encoder, index: VectorIndex, progress: Progress
+    found: EvaluationSet, system: System, encoder: Encoder, index: VectorIndex, report: Report
 ) -> None:
     """Ingest the documents of a set with ``encoder``, the system's own or one around it.
 
@@ -198,7 +196,7 @@ async def ingest_set(
     async with aclosing(ingestor.ingest_all(documents)) as receipts:
         async for receipt in receipts:
             done += 1
-            progress("documents", done, len(documents))
+            report("documents", done, len(documents))
             if receipt.error:
                 message = f"document {receipt.document_id!r} of {found.name}: {receipt.error}"
                 raise InvalidInput("dataset", message) from receipt.error

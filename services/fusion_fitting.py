@@ -10,7 +10,7 @@ on documents never seen. How far each query is led astray shows in its scores, f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from encoder.errors import InvalidInput
 from encoder.evaluation.metrics import measure
 from encoder.evaluation.runs import Run, rank_documents
+from encoder.progress import Report
 from services.fusion import FusionWeights, Half, align, features, fuse
 from services.fusion_material import CANDIDATES, Material
 
@@ -28,8 +29,6 @@ _BLUR_STEPS = 6
 _SLOPE_PENALTY = 0.005  # on squared slopes, of standardized features: little data says little
 _SCALE_FIRST = 20.0  # about the inverse temperature that encoders are trained with
 _METRIC = "ndcg@10"
-
-Told = Callable[[str, int, int], None]  # what is done, how many, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +50,13 @@ class Fitted:
     sets: Mapping[str, SetQuality]
 
 
-def fit(materials: Mapping[str, Material], blur: float | None, told: Told) -> Fitted:
+def fit(materials: Mapping[str, Material], blur: float | None, report: Report) -> Fitted:
     """Fit weights; ``blur`` of queries' embeddings unless given until dense search is no better than sparse.
 
     :class:`InvalidInput` where no query of any set has a relevant candidate.
     """
     if blur is None:
-        blur = _find_blur(materials, told)
+        blur = _find_blur(materials, report)
     sets = {name: _Searches.of(material, blur) for name, material in materials.items()}
     examples = {name: found.examples() for name, found in sets.items()}
     usable = [name for name, found in examples.items() if len(found.best_sparse)]
@@ -69,11 +68,11 @@ def fit(materials: Mapping[str, Material], blur: float | None, told: Told) -> Fi
         others = [examples[other] for other in usable if other != name]
         held_out = found.hybrid(_fit(others)) if others else None
         quality[name] = SetQuality(found.dense(), found.sparse(), found.hybrid(weights), held_out)
-        told("sets", done, len(sets))
+        report("sets", done, len(sets))
     return Fitted(weights, blur, quality)
 
 
-def _find_blur(materials: Mapping[str, Material], told: Told) -> float:
+def _find_blur(materials: Mapping[str, Material], report: Report) -> float:
     """Halve the interval in which dense search stops being the better one, on the mean of the sets."""
     low, high = 0.0, BLUR_MAX
     for step in range(_BLUR_STEPS + 1):
@@ -81,7 +80,7 @@ def _find_blur(materials: Mapping[str, Material], told: Told) -> float:
         middle = (low + high) / 2 if step else 0.0
         sets = [_Searches.of(material, middle) for material in materials.values()]
         better = np.mean([found.dense() - found.sparse() for found in sets]) > 0
-        told("blur", step + 1, _BLUR_STEPS + 1)
+        report("blur", step + 1, _BLUR_STEPS + 1)
         if not step and not better:
             return 0.0
         low, high = (middle, high) if better else (low, middle)
@@ -156,8 +155,8 @@ class _Searches:
             scores[place, : len(pairs)] = torch.tensor(pairs, dtype=torch.float64)
             present[place, : len(pairs)] = True
             relevants[place, : len(pairs)] = torch.tensor(relevant)
-        told = torch.tensor([found for _, _, found in rows], dtype=torch.float64).reshape(-1, 2)
-        return _Examples(scores[..., 0], scores[..., 1], present, relevants, told[:, 0], told[:, 1])
+        read = torch.tensor([found for _, _, found in rows], dtype=torch.float64).reshape(-1, 2)
+        return _Examples(scores[..., 0], scores[..., 1], present, relevants, read[:, 0], read[:, 1])
 
 
 def _blurred(material: Material, blur: float) -> NDArray[np.float32]:
@@ -174,10 +173,10 @@ def _blurred(material: Material, blur: float) -> NDArray[np.float32]:
 
 def _fit(sets: Sequence[_Examples]) -> FusionWeights:
     """Minimize by L-BFGS; features are standardized for it, and the result is in their own units."""
-    told = [torch.stack([found.best_sparse, found.dense_gap], dim=1) for found in sets]
-    joined = torch.cat(told)
+    read = [torch.stack([found.best_sparse, found.dense_gap], dim=1) for found in sets]
+    joined = torch.cat(read)
     mean, deviation = joined.mean(dim=0), joined.std(dim=0, correction=0).clamp_min(1e-6)
-    standardized = [(found - mean) / deviation for found in told]
+    standardized = [(found - mean) / deviation for found in read]
     log_scale = torch.tensor(float(np.log(_SCALE_FIRST)), dtype=torch.float64, requires_grad=True)
     intercept = torch.tensor(-3.0, dtype=torch.float64, requires_grad=True)
     slopes = torch.zeros(2, dtype=torch.float64, requires_grad=True)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.evaluation.datasets import EvaluationSet
+from encoder.progress import Report
 from ingest.index.memory import MemoryIndex
 from ingest.sparse import sparse_query
-from services.evaluation import Progress, System, ingest_set
+from services.evaluation import System, ingest_set
 from services.evaluation_encoder import EvaluationEncoder
 from services.fusion import DEPTH
 
@@ -70,14 +71,14 @@ def describe(found: EvaluationSet, fingerprint: str) -> str:
     return f"set={digest} candidates={CANDIDATES} {fingerprint}"
 
 
-async def gather(found: EvaluationSet, system: System, progress: Progress) -> Material:
+async def gather(found: EvaluationSet, system: System, report: Report) -> Material:
     """Encode a set's documents and queries, and search for the queries' words.
 
     Errors are those of :func:`services.evaluation.ingest_set` and of the encoder.
     """
     dimension, fingerprint = await system.index_layout()
     index = MemoryIndex(dimension=dimension, fingerprint=fingerprint)
-    await ingest_set(found, system, EvaluationEncoder(system.encoder), index, progress)
+    await ingest_set(found, system, EvaluationEncoder(system.encoder), index, report)
     chunks, embeddings = index.embeddings()
     document_ids = {name: place for place, name in enumerate(dict.fromkeys(chunk.document_id for chunk in chunks))}
     places = {(chunk.document_id, chunk.chunk_index): place for place, chunk in enumerate(chunks)}

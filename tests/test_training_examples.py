@@ -56,7 +56,6 @@ def test_texts_are_kept_once_and_groups_by_number(tmp_path: Path) -> None:
     # What is a positive elsewhere in the file is no negative.
     assert rows_of(found.groups.negatives) == [[1], [2]]
     assert found.documents is None
-    assert found.query_documents is None
 
 
 def test_passages_of_one_document_share_a_group(tmp_path: Path) -> None:
@@ -78,8 +77,6 @@ def test_documents_are_cut_as_ingestion_cuts_them(tmp_path: Path) -> None:
     )
     assert found.chunk_ends is not None
     assert found.documents is found.passages
-    assert found.query_documents is not None
-    assert found.query_documents.tolist() == [0]
     chunks = Chunker(Tokenizer.load(DEFAULT_MODEL_FOLDER)).chunk(Document(document_id="d", text=text))
     assert np.diff(found.chunk_ends[0].astype(int), prepend=0).tolist() == [chunk.token_count for chunk in chunks]
     assert len(chunks) > 10
@@ -102,13 +99,17 @@ def test_several_processes_write_what_one_does(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", ({"text": f"Text {n} of many. " * (n % 9 + 1)} for n in range(1500)))
     source = SourceConfig(name="a", format="jsonl", path=path)
     (one,) = prepare([source], DEFAULT_MODEL_FOLDER, tmp_path / "one", processes=1)
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[object, ...]] = []
     (two,) = prepare(
-        [source], DEFAULT_MODEL_FOLDER, tmp_path / "two", processes=2, progress=lambda *told: seen.append(told)
+        [source],
+        DEFAULT_MODEL_FOLDER,
+        tmp_path / "two",
+        processes=2,
+        report_of=lambda name: lambda *step: seen.append((name, *step)),
     )
     np.testing.assert_array_equal(one.passages.values, two.passages.values)
     np.testing.assert_array_equal(one.passages.starts, two.passages.starts)
-    assert seen[-1] == ("a", 1500)
+    assert seen[-1] == ("a", "rows read", 1500, 0)
 
 
 def test_a_set_is_made_once_and_again_when_anything_changes(tmp_path: Path) -> None:

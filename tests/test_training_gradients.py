@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from encoder.model import EncoderModel
-from encoder.training.gradient_cache import Piece, Reading, Role, learn, read_rows
+from encoder.training.gradient_cache import Reading, Role, in_slices, learn
 from encoder.training.objectives import Losses, info_nce
 from encoder.training.optimizing import FlatGradients
 from encoder.training.ranks import Ranks
@@ -47,7 +47,7 @@ def text_readings(slice_tokens: int | None) -> list[Reading]:
     for role, width in (("query", 16), ("passage", 48)):
         tokens = torch.randint(0, 100, (6, width), generator=generator)
         ends = torch.randint(3, width, (6,), generator=generator)
-        made.append(read_rows(role, TextRows(tokens, ends), slice_tokens))
+        made.append(in_slices(role, TextRows(tokens, ends), slice_tokens))
     return made
 
 
@@ -75,7 +75,7 @@ def document_reading(pieces: int) -> Reading:
     return Reading(
         "passage",
         tuple(
-            Piece(
+            TextRows(
                 tokens[:, start:end],
                 torch.tensor([(row, at - start) for row, at in places if start <= at < end]).reshape(-1, 2),
             )
@@ -125,7 +125,7 @@ def _learn_in_process(rank: int, folder: Path) -> None:
     models = encoders()
     stretch = FlatGradients(models["query"].parameters())
     parts = [
-        Reading(reading.role, tuple(Piece(*(each.chunk(2)[rank] for each in piece[:2])) for piece in reading.pieces))
+        Reading(reading.role, tuple(TextRows(*(each.chunk(2)[rank] for each in piece[:2])) for piece in reading.pieces))
         for reading in text_readings(None)
     ]
     # Uneven parts, too: three rows and the other one's two.

@@ -1,6 +1,7 @@
 """Mining and fused rankings: what is found is right, what may answer the query is no negative."""
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from encoder.errors import CheckpointError, InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.progress import Report
 from encoder.tokenizer import Tokenizer
 from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
 from encoder.training.examples import TrainingSet, open_set
-from encoder.training.mining import Mined, mine
+from encoder.training.mining import Mined, choose, find_near
 from encoder.training.mining_config import MiningConfig
 from encoder.training.mining_run import shares
-from encoder.training.nearest import Ids, nearest
+from encoder.training.nearest import Embedder, Ids, nearest
 from encoder.training.rankings import Method, fuse, targets
 from encoder.training.sampling import PairShape, pair_batch
 from encoder.training.teacher import TeacherInput, TeacherRules
@@ -68,10 +70,23 @@ def facts(tmp_path: Path, **settings: object) -> TrainingSet:
     return prepared(tmp_path / "cache", format="jsonl", path=write_rows(tmp_path / "a.jsonl", rows), **settings)
 
 
+def mine(
+    found: TrainingSet,
+    tokenizer: Tokenizer,
+    embedders: dict[str, Embedder],
+    config: MiningConfig,
+    report: Report = lambda *_: None,
+) -> Mined:
+    """Both parts of mining, in this process."""
+    with tempfile.TemporaryDirectory(dir=found.folder) as work:
+        near = find_near(found, embedders, config, CPU, Path(work), report)
+        return choose(found, tokenizer, near, config, report)
+
+
 def run(found: TrainingSet, tokenizer: Tokenizer, **settings: object) -> tuple[TrainingSet, Mined]:
     config = MiningConfig.model_validate({"candidates": 24, "negatives": 20} | settings)
     told: list[tuple[str, int, int]] = []
-    mined = mine(found, tokenizer, {"words": WordEmbedder()}, config, CPU, lambda *step: told.append(step))
+    mined = mine(found, tokenizer, {"words": WordEmbedder()}, config, lambda *step: told.append(step))
     assert {"words passages", "words queries", "words nearest", "candidates"} <= {what for what, _, _ in told}
     return open_set(found.folder, mined=True), mined
 
@@ -151,7 +166,7 @@ def test_the_model_itself_finds_candidates(tmp_path: Path, tokenizer: Tokenizer)
     long = np.arange(1000, 1600)
     np.testing.assert_allclose(embedder.embed_passages([long]), embedder.embed_passages([long[:64]]), atol=1e-3)
     config = MiningConfig(candidates=4, negatives=2, bm25=False)
-    mined = mine(source, tokenizer, {"model": embedder}, config, CPU, lambda *_: None)
+    mined = mine(source, tokenizer, {"model": embedder}, config)
     assert mined.queries == 24
     assert mined.candidates >= 4
     strange = tokenizer_of_another_model(tmp_path)
@@ -198,9 +213,9 @@ def tokenizer_of_another_model(tmp_path: Path) -> Tokenizer:
 def test_mining_without_queries_or_without_a_ranker_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     texts = prepared(tmp_path / "cache", format="jsonl", path=write_rows(tmp_path / "t.jsonl", [{"text": "Alone."}]))
     with pytest.raises(InvalidInput, match="has no query with a positive; nothing to mine"):
-        mine(texts, tokenizer, {}, MiningConfig(), CPU, lambda *_: None)
+        mine(texts, tokenizer, {}, MiningConfig())
     with pytest.raises(InvalidInput, match="bm25 is false and there is no model to mine with"):
-        mine(facts(tmp_path), tokenizer, {}, MiningConfig(bm25=False), CPU, lambda *_: None)
+        mine(facts(tmp_path), tokenizer, {}, MiningConfig(bm25=False))
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 4), st.integers(0, 9))
@@ -311,7 +326,7 @@ def test_the_command_mines_what_the_configuration_marks(
     by_command = contents(found.folder / "mined")
     embedder = ModelEmbedder.load(model, tokenizer, tokens_max=512, device=CPU)
     config = MiningConfig(candidates=5, negatives=3)
-    mine(open_set(found.folder), tokenizer, {"model": embedder}, config, CPU, lambda *_: None)
+    mine(open_set(found.folder), tokenizer, {"model": embedder}, config)
     assert contents(found.folder / "mined") == by_command
     assert not list(found.folder.glob("mining-*"))
     settings.write_text(settings.read_text().replace("mined = true", "mined = false"))

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput, StorageFull
 from encoder.model_config import file_digest
+from encoder.progress import Report
 from encoder.tokenizer import Tokenizer
 from encoder.training.numbering import Numbering
 from encoder.training.source_formats import read_source, source_files
@@ -34,11 +35,10 @@ _BATCH_ROWS = 512
 # What changes how often a source is drawn, or what is added to it later, but not what is in it.
 _NOT_CONTENT = {"name", "weight", "mined", "path", "corpus"}
 
-Progress = Callable[[str, int], None]
 Numbers = NDArray[np.int64]
 
 
-def build(source: SourceConfig, pool: TokenizingPool, cache: Path, progress: Progress | None) -> Path:
+def build(source: SourceConfig, pool: TokenizingPool, cache: Path, report: Report | None) -> Path:
     """Give the folder of a source's set, made now unless it is there; errors as :func:`examples.prepare`."""
     name = f"{source.name}-{_digest(source, pool.tokenizer)}"
     folder, partial = cache / name, cache / f"{name}.partial"
@@ -52,7 +52,7 @@ def build(source: SourceConfig, pool: TokenizingPool, cache: Path, progress: Pro
         for left_over in (folder, partial):
             shutil.rmtree(left_over, ignore_errors=True)
         try:
-            _Builder(source, pool, partial).run(progress)
+            _Builder(source, pool, partial).run(report)
             partial.rename(folder)
         except OSError as error:
             raise StorageFull(f"{partial} cannot be written ({error.strerror}); make room in the cache.") from error
@@ -110,7 +110,7 @@ class _Builder:
         self._passage_groups: list[NDArray[np.int32]] = []
         self._pairs = {"positives": _Pairs([], []), "negatives": _Pairs([], [])}
 
-    def run(self, progress: Progress | None) -> None:
+    def run(self, report: Report | None) -> None:
         dtype = token_dtype(self._pool.tokenizer.vocabulary_size)
         chunk_tokens = self._source.chunk_tokens if self._has_documents() else None
         with (
@@ -126,7 +126,7 @@ class _Builder:
                     chunk_ends.extend(found.chunk_ends, found.chunk_counts)
 
             self._passage_texts = OrderedTexts(self._pool, chunk_tokens, take)
-            self._read(progress)
+            self._read(report)
             self._query_texts.finish()
             self._passage_texts.finish()
         if chunk_tokens is None:
@@ -143,14 +143,14 @@ class _Builder:
             return companion(source.path) is not None or isinstance(first, Passage)
         return source.format == "loco"
 
-    def _read(self, progress: Progress | None) -> None:
+    def _read(self, report: Report | None) -> None:
         rows = 0
         items_of = read_source(self._source)
         while items := list(islice(items_of, _BATCH_ROWS)):
             self._take(items)
             rows += len(items)
-            if progress:
-                progress(self._source.name, rows)
+            if report:
+                report("rows read", rows, 0)
         if not len(self._queries) and not len(self._passages):
             raise InvalidInput("sources", f"source {self._source.name!r} ({self._source.path}) holds no rows.")
 

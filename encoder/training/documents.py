@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from encoder.training.config import DocumentsTask
-from encoder.training.gradient_cache import Piece, Reading, read_rows
+from encoder.training.gradient_cache import Reading, in_slices
 from encoder.training.objectives import Losses, cosine_loss, info_nce, over_widths, relational_loss
 from encoder.training.rows import TextRows, fill_up
 from encoder.training.tasks import Step, Surroundings
@@ -50,13 +50,13 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
     queries = gather(batch.query_numbers)
     asks = len(queries) > 0 and (task.info_nce_weight > 0 or task.relational_weight > 0)  # the same in all processes
     target = None if batch.chunks is None else gather(_embed(around, batch.chunks, len(batch.owners)))
-    readings = [Reading("passage", tuple(Piece(*piece) for piece in batch.pieces), carried=len(batch.pieces) > 1)]
+    readings = [Reading("passage", tuple(batch.pieces), carried=len(batch.pieces) > 1)]
     judged: Tensor | None = None
     answers: Answers | None = None
     if asks and batch.query_teacher is not None and target is not None:
         # How many queries documents have differs from batch to batch; their rows shall not.
         filled = fill_up(batch.queries, len(batch.pieces[0].tokens) * task.queries)
-        readings.append(read_rows("query", filled, around.slice_tokens))
+        readings.append(in_slices("query", filled, around.slice_tokens))
         asked = gather(_embed(around, batch.query_teacher, len(batch.query_numbers)))
         # Rows are numbered in each process; together they need numbers of their own.
         shift = around.ranks.rank * _ROWS_MAX

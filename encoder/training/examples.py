@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -25,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
-from encoder.training.building import SET_FILE, Progress, build
+from encoder.progress import ReportOf
+from encoder.training.building import SET_FILE, build
 from encoder.training.sources import SourceConfig, expand, parts_of
 from encoder.training.token_store import RaggedArray, TokenStore
 from encoder.training.tokenizing import TokenizingPool
@@ -65,17 +65,6 @@ class TrainingSet:
     def documents(self) -> TokenStore | None:
         """The passages, where they are documents that may be read in one pass."""
         return None if self.chunk_ends is None else self.passages
-
-    @cached_property
-    def query_documents(self) -> NDArray[np.int64] | None:
-        """Number of the first document that answers each query, ``(queries,)``; -1 where none does."""
-        if self.chunk_ends is None:
-            return None
-        positives = self.groups.positives
-        found = np.full(len(self.queries), -1, dtype=np.int64)
-        answered = positives.lengths > 0
-        found[answered] = positives.values[positives.starts[:-1][answered]]
-        return found
 
     def planned(self, key: Hashable, make: Callable[[], Plan]) -> Plan:
         """Keep what is worth computing once for this set: which texts fit which width."""
@@ -123,14 +112,14 @@ def prepare(
     cache: Path,
     processes: int,
     *,
-    progress: Progress | None = None,
+    report_of: ReportOf | None = None,
     with_mined: bool = True,
 ) -> list[TrainingSet]:
     """Open the sets of ``sources``; what is not in ``cache`` is tokenized first, by so many ``processes``.
 
     A set is complete or not there: one whose making was interrupted is made again. Several programs may ask for the
-    same set at once. ``with_mined=False`` leaves out what was mined, for who is about to mine. ``progress`` is told a
-    source's name and how many of its rows are read.
+    same set at once. ``with_mined=False`` leaves out what was mined, for who is about to mine. ``report_of`` is asked
+    for a source's callback, which is told how many rows are read.
 
     :class:`InvalidInput` for malformed rows, a query without positives, a source without a text.
     """
@@ -138,7 +127,7 @@ def prepare(
     sets: list[TrainingSet] = []
     with TokenizingPool(tokenizer_folder, processes) as pool:
         for source in sources:
-            folders = [build(part, pool, cache, progress) for part in parts_of(source)]
+            folders = [build(part, pool, cache, report_of and report_of(part.name)) for part in parts_of(source)]
             found = [open_set(folder, mined=source.mined and with_mined) for folder in folders]
             sets += _share_weight(source.weight, found)
     return sets

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from encoder.layouts.opening import open_model
 from encoder.model_config import ModelConfig
+from encoder.progress import reporting
 from encoder.training.config import TrainConfig
 from encoder.training.examples import TrainingSet, prepare
 from encoder.training.making import Maker, Place, Rows
@@ -28,7 +29,6 @@ from encoder.training.shuffling import turn
 from encoder.training.sources import expand
 from encoder.training.task_checks import check_set, check_tasks
 from encoder.training.teacher import teacher_rules
-from encoder.training.telling import telling
 
 _WORKERS_ON_GPU = 4
 _AHEAD = 8  # batches that each worker has ready
@@ -73,13 +73,13 @@ class Feed(Dataset[Batch]):
         if config.teacher is not None:
             teacher = teacher_rules(config.teacher, config.model.tokenizer_folder)
         maker = Maker(RowRules.of(query, passage, config.model.tokenizer_folder), teacher, config.run.pack_tokens)
-        with telling(bars=ranks.count == 1) as told:
+        with reporting(bars=ranks.count == 1) as report_of:
             found = prepare(
                 config.sources,
                 config.model.tokenizer_folder,
                 config.cache,
                 config.process_count,
-                progress=lambda name, rows: told(name, "rows read", rows, 0),
+                report_of=report_of,
             )
         by_name = {each.name: each for each in found}
         sets = []

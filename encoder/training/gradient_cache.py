@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,37 +25,30 @@ LossOf = Callable[[Sequence[Tensor]], Losses]
 States = Sequence[LayerState | None]
 
 
-class Piece(NamedTuple):
-    """Rows that are read at once, and where embeddings are taken."""
-
-    tokens: Tensor  # (b, l)
-    ends: Tensor  # (b,) last token of each row's text; or (n, 2) row and position of each text's or chunk's
-    sequences: Tensor | None = None  # (b, l) where rows hold several texts: a number for each
-
-
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one of the encoders is to read; its embeddings stand in the order of the pieces."""
 
     role: Role
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TextRows, ...]  # each read at once
     carried: bool = False  # each piece goes on where the rows of the one before stopped
 
 
-def read_rows(role: Role, texts: TextRows, slice_tokens: int | None) -> Reading:
+def in_slices(role: Role, texts: TextRows, slice_tokens: int | None) -> Reading:
     """Make a reading of texts, in slices of whole rows where there are more than ``slice_tokens``."""
     tokens, ends, sequences = texts
     if slice_tokens is None:
-        return Reading(role, (Piece(tokens, ends, sequences),))
+        return Reading(role, (texts,))
     rows = max(1, slice_tokens // tokens.shape[1])
     if sequences is None:
-        return Reading(role, tuple(Piece(*piece) for piece in zip(tokens.split(rows), ends.split(rows), strict=True)))
-    pieces = []
+        pieces = zip(tokens.split(rows), ends.split(rows), strict=True)
+        return Reading(role, tuple(TextRows(*piece) for piece in pieces))
+    packed = []
     for first in range(0, len(tokens), rows):
         inside = (ends[:, 0] >= first) & (ends[:, 0] < first + rows)
         shift = torch.tensor([first, 0], device=ends.device)
-        pieces.append(Piece(tokens[first : first + rows], ends[inside] - shift, sequences[first : first + rows]))
-    return Reading(role, tuple(pieces))
+        packed.append(TextRows(tokens[first : first + rows], ends[inside] - shift, sequences[first : first + rows]))
+    return Reading(role, tuple(packed))
 
 
 def learn(
@@ -87,7 +80,7 @@ def learn(
 
 
 def embed_piece(
-    encoder: EncoderModel, piece: Piece, dtype: torch.dtype, states: States | None
+    encoder: EncoderModel, piece: TextRows, dtype: torch.dtype, states: States | None
 ) -> tuple[Tensor, States | None]:
     """Embed one piece, ``(n, d)``; with states where its rows are chunks of documents."""
     if not len(piece.tokens):
@@ -115,7 +108,7 @@ def _embed_at_once(
     for piece in pieces:
         ends.append(piece.ends + torch.tensor([rows, 0], device=piece.ends.device))
         rows += len(piece.tokens)
-    together = Piece(torch.cat([piece.tokens for piece in pieces]), torch.cat(ends), torch.cat(marks))
+    together = TextRows(torch.cat([piece.tokens for piece in pieces]), torch.cat(ends), torch.cat(marks))
     embeddings, _ = embed_piece(encoders[readings[0].role], together, dtype, None)
     return list(embeddings.split([len(piece.ends) for piece in pieces]))
 

@@ -9,8 +9,7 @@ arXiv 2407.15831: of the limits they compare, a share of the positive's score se
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
+from encoder.progress import Report
 from encoder.tokenizer import Tokenizer
 from encoder.training.examples import MINED_FOLDER, TrainingSet
 from encoder.training.lexical import LexicalRanker
@@ -27,8 +27,6 @@ from encoder.training.nearest import Embedder, Neighbours, scores_of
 from encoder.training.rankings import fuse
 from encoder.training.token_store import RaggedWriter
 from encoder.training.units import Numbers, Scores, Units
-
-Told = Callable[[str, int, int], None]  # what is done, how many, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +50,13 @@ class _Found:
     positives: int
 
 
-def mine(
-    training_set: TrainingSet,
-    tokenizer: Tokenizer,
-    embedders: Mapping[str, Embedder],
-    config: MiningConfig,
-    device: torch.device,
-    told: Told,
-) -> Mined:
-    """Mine a set and write ``mined/`` into its folder, in place of what was there; see its two parts for the errors."""
-    with tempfile.TemporaryDirectory(prefix="mining-", dir=training_set.folder) as work:
-        near = find_near(training_set, embedders, config, device, Path(work), told)
-        return choose(training_set, tokenizer, near, config, told)
-
-
 def find_near(
     training_set: TrainingSet,
     embedders: Mapping[str, Embedder],
     config: MiningConfig,
     device: torch.device,
     work: Path,
-    told: Told,
+    report: Report,
 ) -> list[Neighbours]:
     """Find what is near each query by each model: the part for a GPU. ``work`` is an empty folder.
 
@@ -84,13 +68,13 @@ def find_near(
         raise InvalidInput("sources", f"source {training_set.name!r} has no query with a positive; nothing to mine.")
     units = Units.of(training_set)
     return [
-        Neighbours.find(embedder, training_set, units, config.candidates, device, work / name, told)
+        Neighbours.find(embedder, training_set, units, config.candidates, device, work / name, report)
         for name, embedder in embedders.items()
     ]
 
 
 def choose(
-    training_set: TrainingSet, tokenizer: Tokenizer, near: Sequence[Neighbours], config: MiningConfig, told: Told
+    training_set: TrainingSet, tokenizer: Tokenizer, near: Sequence[Neighbours], config: MiningConfig, report: Report
 ) -> Mined:
     """Find by words, too, score all candidates and write them: the part for a core.
 
@@ -99,7 +83,7 @@ def choose(
     units = Units.of(training_set)
     judge = near[-1] if near else None
     lexical = LexicalRanker(units, tokenizer) if config.bm25 else None
-    return _write(training_set, _Search(training_set, units, near, judge, lexical, config), told)
+    return _write(training_set, _Search(training_set, units, near, judge, lexical, config), report)
 
 
 def _asked(training_set: TrainingSet) -> Numbers:
@@ -166,7 +150,7 @@ class _Search:
         return alike
 
 
-def _write(training_set: TrainingSet, search: _Search, told: Told) -> Mined:
+def _write(training_set: TrainingSet, search: _Search, report: Report) -> Mined:
     partial, final = training_set.folder / f"{MINED_FOLDER}.partial", training_set.folder / MINED_FOLDER
     shutil.rmtree(partial, ignore_errors=True)
     candidates = negatives = too_high = first = 0
@@ -193,7 +177,7 @@ def _write(training_set: TrainingSet, search: _Search, told: Told) -> Mined:
             too_high += high
             first += bool(len(found.fused)) and int(found.fused.argmax()) < found.positives
             if query % 256 == 0:
-                told("candidates", query, len(training_set.queries))
+                report("candidates", query, len(training_set.queries))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     count = len(asked)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from encoder.errors import InvalidInput, MambaSearchError
+from encoder.progress import ReportOf, reporting
 from encoder.tokenizer import Tokenizer
 from encoder.training.config import TrainConfig
 from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
@@ -21,7 +22,6 @@ from encoder.training.mining_config import MiningConfig
 from encoder.training.nearest import Embedder, Neighbours
 from encoder.training.ranks import Ranks, joined_ranks
 from encoder.training.teacher import load_teacher, teacher_rules
-from encoder.training.telling import Told, telling
 
 
 def mine_all(config: TrainConfig, model: Path | None) -> Iterator[tuple[str, Mined]]:
@@ -37,16 +37,18 @@ def mine_all(config: TrainConfig, model: Path | None) -> Iterator[tuple[str, Min
         raise InvalidInput(
             "mined", "no source of the configuration has mined = true; set it where negatives are wanted."
         )
-    with joined_ranks(config.device, exchanges=False) as ranks, telling(bars=ranks.count == 1) as told:
+    with joined_ranks(config.device, exchanges=False) as ranks, reporting(bars=ranks.count == 1) as report_of:
         found = prepare(
             wanted,
             config.model.tokenizer_folder,
             config.cache,
             config.process_count,
-            progress=lambda name, rows: told(name, "rows read", rows, 0),
+            report_of=report_of,
             with_mined=False,
         )
-        yield from _mine(shares(found, ranks.count)[ranks.rank], config, _embedders(config, model, ranks), ranks, told)
+        yield from _mine(
+            shares(found, ranks.count)[ranks.rank], config, _embedders(config, model, ranks), ranks, report_of
+        )
 
 
 def shares(sets: Sequence[TrainingSet], count: int) -> list[list[TrainingSet]]:
@@ -77,7 +79,7 @@ def _embedders(config: TrainConfig, model: Path | None, ranks: Ranks) -> dict[st
 
 
 def _mine(
-    sets: Sequence[TrainingSet], config: TrainConfig, embedders: dict[str, Embedder], ranks: Ranks, told: Told
+    sets: Sequence[TrainingSet], config: TrainConfig, embedders: dict[str, Embedder], ranks: Ranks, report_of: ReportOf
 ) -> Iterator[tuple[str, Mined]]:
     tokenizer = Tokenizer.load(config.model.tokenizer_folder)
     waiting: deque[tuple[str, Future[Mined]]] = deque()
@@ -88,11 +90,7 @@ def _mine(
         stack.callback(pool.shutdown, cancel_futures=True)
         for each in sets:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix="mining-", dir=each.folder))
-
-            def tell(what: str, done: int, total: int, name: str = each.name) -> None:
-                told(name, what, done, total)
-
-            near = find_near(each, embedders, config.mining, ranks.device, Path(work), tell)
+            near = find_near(each, embedders, config.mining, ranks.device, Path(work), report_of(each.name))
             waiting.append((each.name, pool.submit(_choose, each, tokenizer, near, config.mining)))
             while waiting and waiting[0][1].done():
                 name, future = waiting.popleft()

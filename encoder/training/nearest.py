@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encoder.progress import Report
 from encoder.training.examples import TrainingSet
 from encoder.training.token_store import RaggedArray
 from encoder.training.units import Numbers, Scores, Units
 
 Ids = NDArray[np.integer]
 Embeddings = NDArray[np.float16]
-Told = Callable[[int, int], None]  # done, of how many
+Done = Callable[[int, int], None]  # told how many are done, of how many
 
 _EMBEDDED_AT_ONCE = 8192
 _UNITS_AT_ONCE = 65_536
@@ -63,17 +64,17 @@ class Neighbours:
         k: int,
         device: torch.device,
         folder: Path,
-        told: Callable[[str, int, int], None],
+        report: Report,
     ) -> Neighbours:
         """Embed a set and find the ``k`` nearest passages of each query; write it all into ``folder``, a new one."""
         folder.mkdir()
 
-        def tell(what: str) -> Told:
-            return lambda done, total: told(f"{folder.name} {what}", done, total)
+        def reported(what: str) -> Done:
+            return lambda done, total: report(f"{folder.name} {what}", done, total)
 
-        queries = embed_queries(embedder, training_set.queries, folder / _QUERIES_FILE, tell("queries"))
-        passages = embed_units(embedder, units, folder / _UNITS_FILE, tell("passages"))
-        found = nearest(queries, passages, units, k, device, tell("nearest"))
+        queries = embed_queries(embedder, training_set.queries, folder / _QUERIES_FILE, reported("queries"))
+        passages = embed_units(embedder, units, folder / _UNITS_FILE, reported("passages"))
+        found = nearest(queries, passages, units, k, device, reported("nearest"))
         np.save(folder / _NUMBERS_FILE, found.numbers)
         return cls(folder, queries, passages, found.numbers)
 
@@ -87,14 +88,14 @@ class Neighbours:
         return type(self).open, (self.folder,)
 
 
-def embed_units(embedder: Embedder, units: Units, path: Path, told: Told) -> Embeddings:
+def embed_units(embedder: Embedder, units: Units, path: Path, done: Done) -> Embeddings:
     """Embed all units into a file, ``(units, d)`` in 16 bits, and map it."""
-    return _embed(embedder.embed_passages, units.tokens, len(units), embedder.dimension, path, told)
+    return _embed(embedder.embed_passages, units.tokens, len(units), embedder.dimension, path, done)
 
 
-def embed_queries(embedder: Embedder, queries: RaggedArray, path: Path, told: Told) -> Embeddings:
+def embed_queries(embedder: Embedder, queries: RaggedArray, path: Path, done: Done) -> Embeddings:
     """Embed all queries into a file, ``(queries, d)`` in 16 bits, and map it."""
-    return _embed(embedder.embed_queries, queries.__getitem__, len(queries), embedder.dimension, path, told)
+    return _embed(embedder.embed_queries, queries.__getitem__, len(queries), embedder.dimension, path, done)
 
 
 def _embed(
@@ -103,7 +104,7 @@ def _embed(
     count: int,
     dimension: int,
     path: Path,
-    told: Told,
+    done: Done,
 ) -> Embeddings:
     found: Embeddings = np.lib.format.open_memmap(path, "w+", np.dtype(np.float16), (max(count, 1), dimension))
     for first in range(0, count, _EMBEDDED_AT_ONCE):
@@ -112,12 +113,12 @@ def _embed(
         readable = [(number, ids) for number, ids in texts if len(ids)]
         if readable:
             found[[number for number, _ in readable]] = embed([ids for _, ids in readable])
-        told(numbers.stop, count)
+        done(numbers.stop, count)
     return found
 
 
 def nearest(
-    queries: Embeddings, embeddings: Embeddings, units: Units, k: int, device: torch.device, told: Told
+    queries: Embeddings, embeddings: Embeddings, units: Units, k: int, device: torch.device, done: Done
 ) -> Nearest:
     """Find the ``k`` passages with the best unit for each query, by the product of their embeddings."""
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -135,7 +136,7 @@ def nearest(
             joined = torch.cat([scores[rows], values.cpu()], dim=1)
             scores[rows], order = joined.topk(k, dim=1)
             numbers[rows] = torch.cat([numbers[rows], places.cpu() + first], dim=1).gather(1, order)
-        told(last, passages)
+        done(last, passages)
     return Nearest(numbers.numpy(), scores.numpy())
 
 

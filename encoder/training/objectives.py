@@ -30,10 +30,10 @@ def relational_loss(student: Tensor, teacher: Tensor, temperature: float, exclud
     ``student`` and ``teacher (q, m)`` are cosines of the same texts; where ``excluded (q, m)`` both leave a column out.
     The temperature is both's. Similarities of a batch as what to learn: Tian et al. 2020 (arXiv 1910.10699) and others.
     """
-    mine, its = student / temperature, teacher / temperature
+    logits, target = student / temperature, teacher / temperature
     if excluded is not None:
-        mine, its = mine.masked_fill(excluded, _NEVER), its.masked_fill(excluded, _NEVER)
-    return F.kl_div(F.log_softmax(mine, -1), F.log_softmax(its, -1), log_target=True, reduction="batchmean")
+        logits, target = logits.masked_fill(excluded, _NEVER), target.masked_fill(excluded, _NEVER)
+    return F.kl_div(F.log_softmax(logits, -1), F.log_softmax(target, -1), log_target=True, reduction="batchmean")
 
 
 def info_nce(scores: Tensor, positives: Tensor, temperature: float, excluded: Tensor | None = None) -> Tensor:
@@ -44,8 +44,8 @@ def info_nce(scores: Tensor, positives: Tensor, temperature: float, excluded: Te
     never excluded.
     """
     if excluded is not None:
-        mine = torch.arange(scores.shape[1], device=scores.device) == positives[:, None]
-        scores = scores.masked_fill(excluded & ~mine, _NEVER * temperature)
+        positive = torch.arange(scores.shape[1], device=scores.device) == positives[:, None]
+        scores = scores.masked_fill(excluded & ~positive, _NEVER * temperature)
     return F.cross_entropy(scores / temperature, positives)
 
 
@@ -82,15 +82,13 @@ def no_negatives(
     return excluded
 
 
-def over_widths(
-    widths: Sequence[int], embeddings: Sequence[Tensor], loss: Callable[..., Tensor], *, narrow_weight: float = 1.0
-) -> Tensor:
-    """Take a loss of whole embeddings and of their first ``widths`` numbers, and weigh them into one.
+def over_widths(widths: Sequence[int], embeddings: Sequence[Tensor], loss: Callable[..., Tensor]) -> Tensor:
+    """Give the mean of a loss of whole embeddings and of their first ``widths`` numbers.
 
-    Matryoshka representations (Kusupati et al. 2022, arXiv 2205.13147), equation 1: the widths' losses, summed; here
-    divided by the sum of their weights, so that the loss keeps its scale.
+    Matryoshka representations (Kusupati et al. 2022, arXiv 2205.13147), equation 1, all weights alike: the paper sums
+    the widths' losses, and a mean keeps their scale.
     """
     total = loss(*embeddings)
     for width in widths:
-        total = total + narrow_weight * loss(*(truncate(each, width) for each in embeddings))
-    return total / (1 + narrow_weight * len(widths))
+        total = total + loss(*(truncate(each, width) for each in embeddings))
+    return total / (1 + len(widths))

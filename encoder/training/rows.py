@@ -25,10 +25,12 @@ Ids = NDArray[np.integer]
 
 
 class TextRows(NamedTuple):
-    """Texts as rows, padded on the right; or packed, several in a row, one after the other."""
+    """Texts as rows, padded on the right; or packed, several in a row; or a piece of documents of several chunks."""
 
     tokens: Tensor  # (b, l) int32
-    ends: Tensor  # int64: (b,) place of each row's last token; packed, (n, 2) row and place of each text's, in order
+    ends: (
+        Tensor  # int64: (b,) place of each row's last token; or (n, 2) row and place of each text or chunk's, in order
+    )
     sequences: Tensor | None = None  # packed: (b, l) int32, another number for each text of a row, 0 for padding
 
     def count_tokens(self) -> int:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encoder.training.config import CropsTask, DistillTask, PairsTask, RankingTask
-from encoder.training.gradient_cache import LossOf, Reading, Role, read_rows
+from encoder.training.gradient_cache import LossOf, Reading, Role, in_slices
 from encoder.training.objectives import (
     Losses,
     cosine_loss,
@@ -143,8 +143,8 @@ def pairs_step(batch: PairRows, task: PairsTask | CropsTask, around: Surrounding
         return losses
 
     readings = (
-        read_rows("query", batch.queries, around.slice_tokens),
-        read_rows("passage", batch.passages, around.slice_tokens),
+        in_slices("query", batch.queries, around.slice_tokens),
+        in_slices("passage", batch.passages, around.slice_tokens),
     )
     return Step(readings, losses_of)
 
@@ -153,11 +153,11 @@ def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) ->
     """Each text where the teacher places it, and as near to the batch's others."""
     target = around.embed(batch.teacher)
     itself = torch.eye(len(target), dtype=torch.bool, device=target.device)  # a text is always nearest to itself
-    its = target @ target.T if task.relational_weight else None
+    similarities = target @ target.T if task.relational_weight else None
 
     def relate(texts: Tensor) -> Tensor:
-        assert its is not None
-        return relational_loss(texts @ texts.T, its, task.temperature, itself)
+        assert similarities is not None
+        return relational_loss(texts @ texts.T, similarities, task.temperature, itself)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
         texts = around.ranks.gather(embeddings[0])
@@ -169,7 +169,7 @@ def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) ->
         return losses
 
     role: Role = "query" if batch.role_is_query else "passage"
-    return Step((read_rows(role, batch.texts, around.slice_tokens),), losses_of)
+    return Step((in_slices(role, batch.texts, around.slice_tokens),), losses_of)
 
 
 def ranking_step(batch: RankingRows, task: RankingTask, around: Surroundings) -> Step:
@@ -185,7 +185,7 @@ def ranking_step(batch: RankingRows, task: RankingTask, around: Surroundings) ->
         return {"ranking": over_widths(task.matryoshka, both, rank)}
 
     readings = (
-        read_rows("query", batch.queries, around.slice_tokens),
-        read_rows("passage", batch.passages, around.slice_tokens),
+        in_slices("query", batch.queries, around.slice_tokens),
+        in_slices("passage", batch.passages, around.slice_tokens),
     )
     return Step(readings, losses_of)

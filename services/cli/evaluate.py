@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,7 @@ from services.settings import CommandSettings
 if TYPE_CHECKING:
     from encoder.evaluation.datasets import EvaluationSet
     from ingest.index.interface import VectorIndex
-    from services.evaluation import Progress, System
+    from services.evaluation import System
     from services.evaluation_output import EvaluationOutput
 
 
@@ -130,6 +130,7 @@ async def _evaluate(
     output: EvaluationOutput,
 ) -> None:
     from encoder.evaluation.lengthening import lengthen
+    from encoder.progress import reporting
     from services.evaluation import evaluate_set
 
     system = await _load(model)
@@ -139,8 +140,9 @@ async def _evaluate(
             for tokens in lengths or [0]:
                 lengthened = lengthen(found, tokens, system.tokenizer, seed=seed) if tokens else found
                 async with _open_index(data_dir, lengthened, system) as index:
-                    with _progress(output.name_of(lengthened)) as progress:
-                        async for evaluation in evaluate_set(lengthened, output.modes, system, index, progress):
+                    with reporting() as report_of:
+                        report = report_of(output.name_of(lengthened))
+                        async for evaluation in evaluate_set(lengthened, output.modes, system, index, report):
                             output.add(lengthened, system, evaluation)
     finally:
         await system.encoder.close()
@@ -192,22 +194,3 @@ async def _open_index(data_dir: Path | None, found: EvaluationSet, system: Syste
         yield index
     finally:
         await index.close()
-
-
-@contextlib.contextmanager
-def _progress(name: str) -> Iterator[Progress]:
-    """Show on standard error how far the work on a set is, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(f"{name}: {what}", total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield show

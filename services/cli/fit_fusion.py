@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ from services.settings import CommandSettings
 
 if TYPE_CHECKING:
     from encoder.evaluation.datasets import EvaluationSet
-    from encoder.training.telling import Told
+    from encoder.progress import ReportOf
     from services.fusion_fitting import Fitted
     from services.fusion_material import Material
 
@@ -43,7 +42,7 @@ def fit_fusion(
     from encoder.errors import InvalidInput
     from encoder.evaluation.datasets import load_evaluation_set
     from encoder.hub import is_hub_id
-    from encoder.training.telling import telling
+    from encoder.progress import reporting
     from services.fusion import FUSION_FILE
     from services.fusion_fitting import fit
 
@@ -58,15 +57,15 @@ def fit_fusion(
     for name in names:
         if names.count(name) > 1:
             raise InvalidInput("dataset", f"two datasets are called {name}; results could not be told apart.")
-    with telling() as told:
-        materials = asyncio.run(_gather(settings, sets, material, told))
-        fitted = fit(materials, blur, partial(told, "fusion"))
+    with reporting() as report_of:
+        materials = asyncio.run(_gather(settings, sets, material, report_of))
+        fitted = fit(materials, blur, report_of("fusion"))
     fitted.weights.save(target)
     typer.echo(_describe(fitted, target))
 
 
 async def _gather(
-    settings: CommandSettings, sets: Sequence[EvaluationSet], folder: Path | None, told: Told
+    settings: CommandSettings, sets: Sequence[EvaluationSet], folder: Path | None, report_of: ReportOf
 ) -> dict[str, Material]:
     """Take from the folder what is there, and encode the rest; the model is loaded only where something is missing."""
     from encoder.fingerprint import index_fingerprint, model_fingerprint
@@ -91,7 +90,7 @@ async def _gather(
                 if system is None:
                     encoder = await load_encoder(settings)
                     system = System(str(settings.model), encoder, tokenizer, chunker, ChunksAlone(), "alone")
-                known = await gather(found, system, partial(told, found.name))
+                known = await gather(found, system, report_of(found.name))
                 if path:
                     known.save(path, about)
             materials[found.name] = known
