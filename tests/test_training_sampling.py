@@ -251,8 +251,6 @@ def test_candidates_come_with_the_weights_of_their_ranking() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (PairShape(2, (16,), (16, 40)), r"widths is \(16, 40\); it must list rising multiples of 16"),
-        (PairShape(2, (32, 16), (16,)), "rising"),
         (PairShape(2, (16,), (16,), query_room=16), "widths begins with 16; 16 columns are for special tokens"),
         (RankingShape(2, (16,), (16,), 2), "has no candidates to rank; set mined = true"),
         (DocumentShape(2, (64,), END), 'holds passages, no documents; set level = "document"'),

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from encoder.errors import InvalidInput
+from encoder.training import lexical
 from encoder.training.loop import train
 from encoder.training.rows import TextRows, wrap
 from encoder.training.task_checks import check_teacher
 from encoder.training.teacher import TeacherInput
 from encoder.training.word_overlap import WordOverlap
+from ingest import sparse
 from tests.tiny_model import tiny_config
 from tests.tiny_teacher import save_tiny_teacher
 from tests.training_data import documents_task, logged, pairs_task, train_config, write_sources
@@ -46,6 +48,10 @@ def test_it_is_bm25_as_a_share_of_the_most_that_a_query_can_get() -> None:
         np.testing.assert_allclose(scores, expected * most, rtol=1e-3, atol=1e-4)
     assert found.min() >= 0
     assert found.max() <= 1
+
+
+def test_training_and_search_score_words_alike() -> None:
+    assert (lexical.K1, lexical.B) == (sparse.K1, sparse.B)
 
 
 def test_rare_words_count_more_than_common_ones() -> None:

@@ -16,6 +16,7 @@ from encoder.errors import InvalidInput
 from encoder.training.shuffling import permuted
 
 Numbers = NDArray[np.int64]
+PARTS_MAX = 2**20  # of one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,26 @@ class Buckets:
         return Draw(bucket.examples[order], bucket.widths, (seed, step, rank))
 
 
-def check_widths(widths: Sequence[int], room: int) -> None:
-    """Refuse widths that do not rise, are no multiples of 16, or leave no token: :class:`InvalidInput`."""
-    if not widths or any(width % 16 for width in widths) or list(widths) != sorted(set(widths)):
-        raise InvalidInput("widths", f"widths is {tuple(widths)}; it must list rising multiples of 16.")
+def check_room(widths: Sequence[int], room: int) -> None:
+    """Refuse widths that leave no token: :class:`InvalidInput`."""
     if widths[0] <= room:
         raise InvalidInput("widths", f"widths begins with {widths[0]}; {room} columns are for special tokens alone.")
+
+
+def number_parts(texts: Numbers, counts: Numbers) -> Numbers:
+    """Give each of ``texts (n,)``, cut into ``counts (n,)`` parts, a number a part: ``text * PARTS_MAX + part``."""
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(texts * PARTS_MAX, counts) + np.arange(len(first)) - first
+
+
+def by_width(examples: Numbers, lengths: Numbers, widths: Sequence[int], room: int, batch_size: int) -> Buckets:
+    """Sort ``examples (n,)`` of ``lengths (n,)`` tokens into widths; too few of one join those of the next.
+
+    ``batch_size`` is that of the widest; of a narrower one there are as many more as make up as many tokens.
+    """
+    last = len(widths) - 1
+    places = merge_small(fit(lengths, widths, room), [min(n + 1, last) for n in range(last + 1)], batch_size)
+    return Buckets([Bucket(examples[places == n], (w,), batch_size * (widths[-1] // w)) for n, w in enumerate(widths)])
 
 
 def fit(lengths: Numbers, widths: Sequence[int], room: int) -> NDArray[np.int64]:

@@ -24,8 +24,8 @@ from encoder.model_config import file_digest
 from encoder.progress import Report
 from encoder.tokenizer import Tokenizer
 from encoder.training.numbering import Numbering
-from encoder.training.source_formats import read_source, source_files
-from encoder.training.sources import Item, Passage, Question, SourceConfig, companion
+from encoder.training.source_formats import holds_documents, read_source, source_files
+from encoder.training.sources import Item, Passage, Question, SourceConfig
 from encoder.training.token_store import RaggedWriter, token_dtype
 from encoder.training.tokenizing import OrderedTexts, Text, TokenizedTexts, TokenizingPool
 
@@ -112,7 +112,7 @@ class _Builder:
 
     def run(self, report: Report | None) -> None:
         dtype = token_dtype(self._pool.tokenizer.vocabulary_size)
-        chunk_tokens = self._source.chunk_tokens if self._has_documents() else None
+        chunk_tokens = self._source.chunk_tokens if holds_documents(self._source) else None
         with (
             RaggedWriter(self._folder / "queries", dtype) as queries,
             RaggedWriter(self._folder / "passages", dtype) as passages,
@@ -133,15 +133,6 @@ class _Builder:
             shutil.rmtree(self._folder / "chunk_ends")
         self._write_groups()
         self._write_about()
-
-    def _has_documents(self) -> bool:
-        source = self._source
-        if source.level is not None:
-            return source.level == "document"
-        if source.format == "jsonl":
-            first = next((item for item in read_source(source)), None)
-            return companion(source.path) is not None or isinstance(first, Passage)
-        return source.format == "loco"
 
     def _read(self, report: Report | None) -> None:
         rows = 0

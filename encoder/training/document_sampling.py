@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
-from encoder.training.bucketing import Bucket, Buckets, check_widths, fit, merge_small
+from encoder.training.bucketing import PARTS_MAX, Buckets, by_width, check_room, fit, number_parts
 from encoder.training.examples import TrainingSet
 from encoder.training.picking import pick
 from encoder.training.token_store import RaggedArray, TokenStore
@@ -17,21 +17,18 @@ from encoder.training.token_store import RaggedArray, TokenStore
 Tokens = NDArray[np.int64]
 Numbers = NDArray[np.int64]
 
-_PARTS_MAX = 2**20  # of one document
-
 
 @dataclass(frozen=True, slots=True)
 class DocumentShape:
     """What a batch of documents looks like. Widths are in tokens, special ones included."""
 
-    batch_size: int  # documents of the widest width
+    batch_size: int  # documents of the widest width, and as many tokens of others
     widths: tuple[int, ...]
     end_id: int  # the end-of-sequence token
     start_ids: tuple[int, ...] = ()  # before a document
     query_widths: tuple[int, ...] = (32, 64, 256)
     query_room: int = 1
     queries: int = 1  # of each document, at most
-    even_tokens: bool = True  # as many more documents of a narrower width as make up as many tokens
 
 
 class DocumentBatch(NamedTuple):
@@ -68,7 +65,7 @@ class DocumentBatch(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    buckets: Buckets  # of document * _PARTS_MAX + part
+    buckets: Buckets  # of document * PARTS_MAX + part
     queries: RaggedArray  # of each document
 
 
@@ -83,7 +80,7 @@ def document_batch(
     """Draw documents and queries about them. :class:`InvalidInput` where the set holds no documents."""
     plan, (store, chunk_ends) = _planned(training_set, shape), _documents(training_set)
     draw = plan.buckets.draw(seed, step, rank, world_size)
-    documents, parts = np.divmod(draw.examples, _PARTS_MAX)
+    documents, parts = np.divmod(draw.examples, PARTS_MAX)
     rng = np.random.default_rng([*draw.key, 5])
     width = draw.widths[0]
     tokens = np.zeros((len(documents), width), dtype=np.int64)
@@ -163,9 +160,9 @@ def _planned(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
 
 def _plan(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
     store, chunk_ends = _documents(training_set)
-    check_widths(shape.query_widths, shape.query_room)
+    check_room(shape.query_widths, shape.query_room)
     room = len(shape.start_ids)
-    check_widths(shape.widths, room)
+    check_room(shape.widths, room)
     needed = room + _longest_chunk(chunk_ends)
     if shape.widths[0] < needed:
         raise InvalidInput(
@@ -177,13 +174,8 @@ def _plan(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
         raise InvalidInput("sources", f"source {training_set.name!r} has no document with a text.")
     streams = store.lengths[documents] + chunk_ends.lengths[documents]
     counts = -(-streams // (shape.widths[-1] - room))
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    examples = np.repeat(documents * _PARTS_MAX, counts) + np.arange(len(first)) - first
-    last = len(shape.widths) - 1
-    places = fit(np.repeat(streams, counts), shape.widths, room)
-    sizes = [shape.batch_size * (shape.widths[-1] // width if shape.even_tokens else 1) for width in shape.widths]
-    places = merge_small(places, [min(n + 1, last) for n in range(last + 1)], shape.batch_size)
-    buckets = Buckets([Bucket(examples[places == n], (w,), sizes[n]) for n, w in enumerate(shape.widths)])
+    examples = number_parts(documents, counts)
+    buckets = by_width(examples, np.repeat(streams, counts), shape.widths, room, shape.batch_size)
     return _Plan(buckets, _queries_of_documents(training_set))
 
 

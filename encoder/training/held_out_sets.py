@@ -19,8 +19,8 @@ from pathlib import Path
 from encoder.errors import MambaSearchError
 from encoder.evaluation.building.layout import BuiltSet, write_set
 from encoder.training.config import read_config
-from encoder.training.source_formats import read_source
-from encoder.training.sources import Passage, Question, SourceConfig, companion, expand, held_out_place
+from encoder.training.source_formats import holds_documents, read_source
+from encoder.training.sources import Passage, Question, SourceConfig, expand, held_out_place
 
 QUERIES_DEFAULT, PASSAGES_DEFAULT, DOCUMENTS_DEFAULT = 100, 500, 30
 QUERY_CHARS_MAX = 1500  # longer ones are summaries in disguise, and search takes no more than 512 tokens
@@ -48,7 +48,7 @@ def held_out_set(source: SourceConfig, *, queries: int, passages: int, documents
         if question.query in asked.keys
         for positive in question.positives
     }
-    others = _Lowest(max(0, (documents if _holds_documents(source) else passages) - len(answers)))
+    others = _Lowest(max(0, (documents if holds_documents(source) else passages) - len(answers)))
     for passage in _passages(whole):
         name = _id_of(passage)
         if name not in answers:
@@ -71,12 +71,6 @@ def _collect(source: SourceConfig, asked: set[str], wanted: set[str]) -> BuiltSe
                     judged.add((query_id, name))
                     built.ask(query_id, question.query, name)
     return built
-
-
-def _holds_documents(source: SourceConfig) -> bool:
-    if source.level is not None:
-        return source.level == "document"
-    return source.format == "loco" or (source.format == "jsonl" and companion(source.path) is not None)
 
 
 def _questions(source: SourceConfig) -> Iterator[Question]:

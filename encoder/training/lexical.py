@@ -11,7 +11,7 @@ from encoder.errors import MambaSearchError
 from encoder.tokenizer import Tokenizer
 from encoder.training.units import Scores, Units
 
-_K1, _B = 0.9, 0.4  # as search by words has them
+K1, B = 0.9, 0.4  # as search by words has them
 
 
 class LexicalRanker:
@@ -26,7 +26,7 @@ class LexicalRanker:
             raise MambaSearchError(f"The package {error.name} is missing; install mamba-search[train].") from error
         self._units, self._tokenizer = units, tokenizer
         self._tokenize, self._stemmer = bm25s.tokenize, Stemmer.Stemmer("english")
-        self._index = bm25s.BM25(k1=_K1, b=_B)
+        self._index = bm25s.BM25(k1=K1, b=B)
         texts = [tokenizer.decode(units.tokens(number).tolist()) for number in range(len(units))]
         tokenized = bm25s.tokenize(texts, stopwords="en", stemmer=self._stemmer, show_progress=False)
         # Where no unit has a word, nothing is found by words.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
-from encoder.training.bucketing import Bucket, Buckets, check_widths, fit, merge_small
+from encoder.training.bucketing import Bucket, Buckets, check_room, fit, merge_small
 from encoder.training.examples import TrainingSet
 from encoder.training.picking import pick
 from encoder.training.rankings import targets
@@ -189,8 +189,8 @@ def _mined(training_set: TrainingSet) -> tuple[RaggedArray, RaggedArray]:
 def _two_widths(
     examples: Numbers, query_lengths: Numbers, passage_lengths: Numbers, shape: PairShape | RankingShape
 ) -> Buckets:
-    check_widths(shape.query_widths, shape.query_room)
-    check_widths(shape.passage_widths, shape.passage_room)
+    check_room(shape.query_widths, shape.query_room)
+    check_room(shape.passage_widths, shape.passage_room)
     columns = len(shape.passage_widths)
     places = fit(query_lengths, shape.query_widths, shape.query_room) * columns
     places += fit(passage_lengths, shape.passage_widths, shape.passage_room)

@@ -47,6 +47,15 @@ def source_files(source: SourceConfig) -> list[Path]:
     return files
 
 
+def holds_documents(source: SourceConfig) -> bool:
+    """Tell whether a source's passages are documents, as it says itself or as :class:`SourceConfig` has it."""
+    if source.level is not None:
+        return source.level == "document"
+    if source.format == "jsonl":
+        return companion(source.path) is not None or isinstance(next(read_source(source), None), Passage)
+    return source.format == "loco"
+
+
 def _read_jsonl(source: SourceConfig) -> Iterator[Item]:
     """Read our own rows; documents of the file beside come first."""
     documents = companion(source.path)

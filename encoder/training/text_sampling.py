@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
-from encoder.training.bucketing import Bucket, Buckets, check_widths, fit, merge_small
+from encoder.training.bucketing import PARTS_MAX, Buckets, by_width, check_room, number_parts
 from encoder.training.examples import TrainingSet
 
 Tokens = NDArray[np.int64]
@@ -20,7 +20,6 @@ Numbers = NDArray[np.int64]
 
 _SENTENCE_WITHIN = 64  # tokens in which a window looks for a sentence to begin with
 _WINDOW_MIN = 16  # tokens of a window, where its text has them
-_WINDOWS_MAX = 2**20  # of one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,8 @@ class TextShape:
 
     texts: Literal["queries", "passages", "windows"]
     widths: tuple[int, ...]
-    batch_size: int  # texts of the widest width
+    batch_size: int  # texts of the widest width, and as many tokens of others
     room: int = 1
-    even_tokens: bool = True  # as many more texts of a narrower width as make up as many tokens
 
 
 class TextBatch(NamedTuple):
@@ -51,7 +49,7 @@ def text_batch(
     """Draw texts. :class:`InvalidInput` where the set has none of the kind."""
     draw = planned_texts(training_set, shape).draw(seed, step, rank, world_size)
     store = training_set.queries if shape.texts == "queries" else training_set.passages
-    texts, windows = np.divmod(draw.examples, _WINDOWS_MAX)
+    texts, windows = np.divmod(draw.examples, PARTS_MAX)
     width = draw.widths[0] - shape.room
     if shape.texts != "windows":
         return TextBatch(*store.texts(texts, width))
@@ -87,7 +85,7 @@ def planned_texts(training_set: TrainingSet, shape: TextShape) -> Buckets:
 
 
 def _text_plan(training_set: TrainingSet, shape: TextShape) -> Buckets:
-    check_widths(shape.widths, shape.room)
+    check_room(shape.widths, shape.room)
     store = training_set.queries if shape.texts == "queries" else training_set.passages
     widest = shape.widths[-1] - shape.room
     texts = np.flatnonzero(store.lengths > 0)
@@ -95,10 +93,5 @@ def _text_plan(training_set: TrainingSet, shape: TextShape) -> Buckets:
         raise InvalidInput("sources", f"source {training_set.name!r} has no {shape.texts} with a text.")
     lengths = store.lengths[texts]
     counts = -(-lengths // widest) if shape.texts == "windows" else np.ones_like(lengths)
-    first = np.repeat(np.cumsum(counts) - counts, counts)
-    examples = np.repeat(texts * _WINDOWS_MAX, counts) + np.arange(len(first)) - first
-    places = fit(np.repeat(lengths, counts), shape.widths, shape.room)
-    last = len(shape.widths) - 1
-    sizes = [shape.batch_size * (shape.widths[-1] // width if shape.even_tokens else 1) for width in shape.widths]
-    places = merge_small(places, [min(n + 1, last) for n in range(last + 1)], shape.batch_size)
-    return Buckets([Bucket(examples[places == n], (w,), sizes[n]) for n, w in enumerate(shape.widths)])
+    examples = number_parts(texts, counts)
+    return by_width(examples, np.repeat(lengths, counts), shape.widths, shape.room, shape.batch_size)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from encoder.training.examples import TrainingSet
+from encoder.training.lexical import K1, B
 from encoder.training.rows import TextRows
 
-_K1, _B = 0.9, 0.4  # as search by words has them
 _SAMPLE = 4096  # passages of each set that tell how common tokens are
 _SAMPLE_TOKENS = 512  # of each of them
 
@@ -56,8 +56,8 @@ class WordOverlap:
         asked = self._counts(queries) > 0  # (q, vocabulary)
         counts = self._counts(passages)  # (m, vocabulary)
         lengths = counts.sum(1, keepdim=True) / self._average_length
-        saturated = counts * (_K1 + 1) / (counts + _K1 * (1 - _B + _B * lengths))
-        most = (_K1 + 1) * (asked * self._rarity).sum(1, keepdim=True)  # (q, 1)
+        saturated = counts * (K1 + 1) / (counts + K1 * (1 - B + B * lengths))
+        most = (K1 + 1) * (asked * self._rarity).sum(1, keepdim=True)  # (q, 1)
         return ((asked * self._rarity) @ saturated.T) / most.clamp_min(1e-6)
 
     def _counts(self, texts: TextRows) -> Tensor:
