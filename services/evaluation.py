@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from encoder.errors import InvalidInput
 from encoder.evaluation.datasets import EvaluationSet
 from encoder.evaluation.metrics import CUTOFF_MAX, QueryMetrics, measure
-from encoder.evaluation.results import EvaluationMode
-from encoder.evaluation.runs import RankedDocument, Run, cut_run, fuse_runs
+from encoder.evaluation.results import Chunks, EvaluationMode
+from encoder.evaluation.runs import RankedDocument, Run, cut_run
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder
 from encoder.progress import Report
@@ -29,7 +29,7 @@ from ingest.pipeline import Ingestor
 from ingest.sparse import sparse_query
 from services.evaluation_bm25 import passages_of, run_bm25s
 from services.evaluation_encoder import EvaluationEncoder
-from services.fusion import FusionWeights
+from services.fusion import FusionWeights, Half, fuse
 from services.results import SearchMode
 from services.searcher import Searcher
 
@@ -47,7 +47,7 @@ class System:
     tokenizer: Tokenizer
     chunker: Chunker
     chunk_encoder: ChunkEncoder
-    chunks: str  # how results call the last two
+    chunks: Chunks  # how results call the last two
     parameters: int | None = None  # of the model
     fusion: FusionWeights | None = None  # of hybrid searches
 
@@ -117,8 +117,7 @@ class _Work:
                 case EvaluationMode.BM25S:
                     found = await asyncio.to_thread(self._bm25s)
                 case EvaluationMode.RRF:
-                    parts = [await self.run(part) for part in (EvaluationMode.DENSE, EvaluationMode.BM25S)]
-                    found = fuse_runs(parts, LIMIT_MAX)
+                    found = _fuse_ranks(await self.run(EvaluationMode.DENSE), await self.run(EvaluationMode.BM25S))
                 case _:
                     found = await self._search(SearchMode(mode.value))
             self._runs[mode] = found
@@ -207,6 +206,17 @@ async def ingest_set(
             f"the index holds {stats.document_count} documents, but {found.name} has {len(documents)}; give a "
             "directory of its own.",
         )
+
+
+def _fuse_ranks(dense: Run, sparse: Run) -> Run:
+    """Fuse runs over the same queries, document by document, by plain reciprocal rank."""
+    fused: Run = {}
+    for query_id in dense:
+        one, other = (Half({found.document_id: found.score for found in run[query_id]}) for run in (dense, sparse))
+        scores = fuse(one, other, None)
+        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:LIMIT_MAX]
+        fused[query_id] = [RankedDocument(*item) for item in best]
+    return fused
 
 
 def _best(names: Sequence[str], scores: NDArray[np.float32], above: float = -np.inf) -> list[RankedDocument]:

@@ -48,12 +48,8 @@ class EvaluationOutput:
     ) -> EvaluationOutput:
         """Open the files and check the baseline before the work, which takes minutes.
 
-        :class:`InvalidInput` where a file cannot be written, the baseline is missing, or two sets have one name.
+        :class:`InvalidInput` where a file cannot be written or the baseline is missing.
         """
-        names = [found.name for found in sets]
-        for name in names:
-            if names.count(name) > 1:
-                raise InvalidInput("dataset", f"two datasets are called {name}; results could not be told apart.")
         if baseline and not baseline.exists():
             raise InvalidInput("baseline", f"baseline {baseline} is neither a TREC run nor a folder of runs.")
         if baseline and baseline.is_file() and len(sets) > 1:
@@ -66,22 +62,17 @@ class EvaluationOutput:
         )
         return cls(modes, as_json, baseline, run_dir, per_query_file, candidates_file, files)
 
-    @staticmethod
-    def name_of(found: EvaluationSet) -> str:
-        """Name a set as files do, its length included."""
-        return f"{found.name}-{found.length}" if found.length else found.name
-
     def add(self, found: EvaluationSet, system: System, evaluation: Evaluation) -> None:
         """Give out one measurement."""
         result = self._result(found, system, evaluation)
-        name = f"{self.name_of(found)}.{evaluation.mode.value}.trec"
+        name = f"{found.stem}.{evaluation.mode.value}.trec"
         if self.run_dir:
             write_trec_run(self.run_dir / name, cut_run(evaluation.run, CUTOFF_MAX), system.name.replace(" ", "-"))
         if self.per_query:
             _write_per_query(self.per_query, result, evaluation.metrics)
         if self.candidates:
             self._add_candidates(self.candidates, found, evaluation)
-        line = result.model_dump_json(by_alias=True, exclude_defaults=False) if self.as_json else _describe(result)
+        line = result.model_dump_json(by_alias=True) if self.as_json else _describe(result)
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
@@ -117,7 +108,7 @@ class EvaluationOutput:
             return None, {}
         path = self.baseline
         if path.is_dir():
-            path = path / f"{self.name_of(found)}.{evaluation.mode.value}.trec"
+            path = path / f"{found.stem}.{evaluation.mode.value}.trec"
             if not path.is_file():
                 raise InvalidInput("baseline", f"baseline has no {path}; write it with --run-dir {self.baseline}.")
         run = cut_run(read_trec_run(path), CUTOFF_MAX)
@@ -186,14 +177,13 @@ def _write_per_query(file: TextIO, result: Result, metrics: QueryMetrics) -> Non
 
 
 def _describe(result: Result) -> str:
-    name = f"{result.dataset}, {result.length:,} tokens" if result.length else result.dataset
     row = result.model_dump(by_alias=True)
     low, high = result.intervals["ndcg@10"]
     shown = f"nDCG@10 {result.ndcg_at_10:.4f} [{low:.3f}, {high:.3f}]"
     for metric in METRICS[1:]:
         shown += f"  {_SHOWN[metric]} {row[metric]:.4f}"
     size = f"{result.documents:,} documents, {result.queries:,} queries, {result.seconds:.0f} s"
-    line = f"{name:<20} {result.mode.value:<7} {shown}  ({size})"
+    line = f"{result.title:<20} {result.mode.value:<7} {shown}  ({size})"
     if result.baseline:
         found = result.differences["ndcg@10"]
         verdict = "significant" if found.significant else "not significant"

@@ -21,11 +21,10 @@ from encoder.progress import Report
 from ingest.index.memory import MemoryIndex
 from ingest.sparse import sparse_query
 from services.evaluation import System, ingest_set
-from services.evaluation_encoder import EvaluationEncoder
+from services.evaluation_encoder import QUERY_BATCH, EvaluationEncoder
 from services.fusion import DEPTH
 
 CANDIDATES = DEPTH  # of each half
-_QUERY_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ async def gather(found: EvaluationSet, system: System, report: Report) -> Materi
     document_ids = {name: place for place, name in enumerate(dict.fromkeys(chunk.document_id for chunk in chunks))}
     places = {(chunk.document_id, chunk.chunk_index): place for place, chunk in enumerate(chunks)}
     texts = list(found.queries.values())
-    size = min(_QUERY_BATCH, (await system.encoder.info()).batch_size_max)
+    size = min(QUERY_BATCH, (await system.encoder.info()).batch_size_max)
     encoded = [
         (await system.encoder.encode_queries(texts[at : at + size])).embeddings for at in range(0, len(texts), size)
     ]

@@ -9,7 +9,7 @@ import pytest
 from encoder.errors import FingerprintMismatch, InvalidInput
 from encoder.evaluation.datasets import EvaluationSet, load_evaluation_set
 from encoder.evaluation.metrics import METRICS
-from encoder.evaluation.results import EvaluationMode
+from encoder.evaluation.results import Chunks, EvaluationMode
 from encoder.interface import Encoded
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ async def evaluate(
 ) -> list[Evaluation]:
     found = load_evaluation_set(source) if isinstance(source, Path) else source
     chunks = chunk_encoder or ChunksAlone()
-    system = System("fake", encoder, TOKENIZER, Chunker(TOKENIZER), chunks, "alone")
+    system = System("fake", encoder, TOKENIZER, Chunker(TOKENIZER), chunks, Chunks.ALONE)
     dimension, fingerprint = await system.index_layout()
     index: VectorIndex = MemoryIndex(dimension=dimension, fingerprint=fingerprint)
     if data_dir:
@@ -134,7 +134,7 @@ async def test_one_pass_reads_documents_and_another_index_is_not_taken(tmp_path:
 async def test_words_alone_need_no_embeddings(tmp_path: Path) -> None:
     found = load_evaluation_set(write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS))
     encoder = CountingEncoder()
-    system = System("fake", encoder, TOKENIZER, Chunker(TOKENIZER), ChunksAlone(), "alone")
+    system = System("fake", encoder, TOKENIZER, Chunker(TOKENIZER), ChunksAlone(), Chunks.ALONE)
     dimension, fingerprint = await system.index_layout()
     index = MemoryIndex(dimension=dimension, fingerprint=fingerprint)
     (sparse,) = [

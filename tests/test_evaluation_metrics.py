@@ -10,7 +10,6 @@ from encoder.errors import InvalidInput
 from encoder.evaluation.metrics import measure
 from encoder.evaluation.runs import (
     RankedDocument,
-    fuse_runs,
     rank_documents,
     read_trec_run,
     strict_scores,
@@ -119,10 +118,3 @@ def test_a_broken_run_is_refused(tmp_path: Path, text: str, message: str) -> Non
     (tmp_path / "run.txt").write_text(text)
     with pytest.raises(InvalidInput, match=message):
         read_trec_run(tmp_path / "run.txt")
-
-
-def test_reciprocal_ranks_are_summed() -> None:
-    fused = fuse_runs([{"q": ranked("a", "b")}, {"q": ranked("b", "c"), "p": ranked("z")}], limit=2)
-    assert [document.document_id for document in fused["q"]] == ["b", "a"]
-    assert fused["q"][0].score == pytest.approx(1 / 61 + 1 / 62)
-    assert [document.document_id for document in fused["p"]] == ["z"]

@@ -7,7 +7,7 @@ import pytest
 
 from encoder.errors import InvalidInput
 from encoder.evaluation.datasets import EvaluationSet, load_evaluation_set
-from encoder.evaluation.results import EvaluationMode
+from encoder.evaluation.results import Chunks, EvaluationMode
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunk_encoding import ChunksAlone
@@ -32,7 +32,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def system(fusion: FusionWeights | None = None) -> System:
-    return System("fake", FakeEncoder(), TOKENIZER, Chunker(TOKENIZER), ChunksAlone(), "alone", fusion=fusion)
+    return System("fake", FakeEncoder(), TOKENIZER, Chunker(TOKENIZER), ChunksAlone(), Chunks.ALONE, fusion=fusion)
 
 
 async def measure(found: EvaluationSet, measured: System) -> dict[EvaluationMode, float]:

@@ -6,7 +6,7 @@ A folder holds ``corpus.jsonl``, ``queries.jsonl`` (either may be ``.jsonl.xz``)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,11 @@ class EvaluationSet:
     documents_blank: int  # documents left out, as they have neither text nor title: nothing can find them
     length: int | None = None  # tokens that its documents were lengthened to
 
+    @property
+    def stem(self) -> str:
+        """Name of its files and folders."""
+        return f"{self.name}-{self.length}" if self.length else self.name
+
 
 def load_evaluation_set(folder: Path) -> EvaluationSet:
     """Read a folder in BEIR layout; a document without a text is read as its title.
@@ -64,6 +69,15 @@ def load_evaluation_set(folder: Path) -> EvaluationSet:
         queries_unjudged=len(queries) - len(judged),
         documents_blank=len(corpus) - len(documents),
     )
+
+
+def load_evaluation_sets(folders: Sequence[Path]) -> list[EvaluationSet]:
+    """Read several folders, errors as for one; :class:`InvalidInput` also where two have the same name."""
+    names = [folder.resolve().name for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput("dataset", f"two datasets are called {name}; results could not be told apart.")
+    return [load_evaluation_set(folder) for folder in folders]
 
 
 def _find(folder: Path, *names: str) -> Path:

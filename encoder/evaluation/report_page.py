@@ -56,11 +56,10 @@ def _table(results: Sequence[Result]) -> str:
     rows = [_cells("th", [escape(title) for title in titles])]
     order = {column: place for place, column in enumerate(columns_of(results))}
     for result in sorted(results, key=lambda row: (row.dataset, row.length or 0, order[row.column])):
-        name = f"{result.dataset}, {result.length:,} tokens" if result.length else result.dataset
         figures = [_metric(result, attribute, key) for attribute, key, _ in _METRICS]
         speed = f"{result.tokens_per_s:,.0f}" if result.tokens_per_s else ""
         size = f"{result.parameters:,}" if result.parameters else ""
-        texts = [escape(name), escape(column_name(result.column, own)), *figures]
+        texts = [escape(result.title), escape(column_name(result.column, own)), *figures]
         rows.append(_cells("td", [*texts, f"{result.documents:,}", f"{result.queries:,}", speed, size]))
     return f"<table>{''.join(rows)}</table>"
 
@@ -83,8 +82,7 @@ def _differences(results: Sequence[Result]) -> str:
     rows = [_cells("th", titles)]
     for result in compared:
         found = result.differences["ndcg@10"]
-        name = f"{result.dataset}, {result.length:,} tokens" if result.length else result.dataset
-        texts = [escape(name), escape(column_name(result.column, "")), escape(result.baseline or "")]
+        texts = [escape(result.title), escape(column_name(result.column, "")), escape(result.baseline or "")]
         figures = [f"{found.mean:+.4f}", f"[{found.low:+.4f}, {found.high:+.4f}]"]
         rows.append(
             _cells("td", [*texts, *figures, f"{found.p_bootstrap:.4f}", f"{found.p_randomization:.4f}", _mark(found)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from encoder.evaluation.results import Column, EvaluationMode, Result, columns_of
+from encoder.evaluation.results import Chunks, Column, EvaluationMode, Result, columns_of
 
 
 def render_table(results: Iterable[Result]) -> str:
@@ -27,8 +27,7 @@ def render_table(results: Iterable[Result]) -> str:
         for name in sets:
             row = [cells.get((name, column)) for column in columns]
             some = next(result for result in row if result)
-            title = f"{name}, {length:,} tokens" if length else name
-            lines.append(_row([title, f"{some.documents:,}", f"{some.queries:,}", *map(_figure, row)]))
+            lines.append(_row([some.title, f"{some.documents:,}", f"{some.queries:,}", *map(_figure, row)]))
         title = f"**mean, {length:,} tokens**" if length else "**mean**"
         lines.append(
             _row([title, "", "", *(_mean([cells.get((name, column)) for name in sets]) for column in columns)])
@@ -43,7 +42,8 @@ def column_name(column: Column, own: str) -> str:
         return "bm25s"
     if mode == EvaluationMode.RRF:
         mode = "RRF with bm25s"
-    added = {"one-pass": ", one pass", "document": ", one vector a document"}.get(chunks, "")
+    ways: dict[str, str] = {Chunks.ONE_PASS: ", one pass", Chunks.DOCUMENT: ", one vector a document"}
+    added = ways.get(chunks, "")
     return f"{mode}{added}" if system == own else f"{system} {mode}{added}"
 
 

@@ -23,6 +23,14 @@ class EvaluationMode(StrEnum):
     RRF = "rrf"  # the dense run and that one, fused by plain reciprocal rank
 
 
+class Chunks(StrEnum):
+    """How documents become embeddings."""
+
+    ALONE = "alone"  # a vector for each chunk, encoded on its own
+    ONE_PASS = "one-pass"  # noqa: S105 - a vector for each chunk, in one pass through the document
+    DOCUMENT = "document"  # one vector
+
+
 class Comparison(pydantic.BaseModel):
     """A metric's difference from the baseline's, on the same queries."""
 
@@ -43,7 +51,7 @@ class Result(pydantic.BaseModel):
     dataset: str
     length: int | None = None  # tokens that documents were lengthened to
     mode: EvaluationMode
-    chunks: str = "alone"  # alone, one-pass or document
+    chunks: Chunks = Chunks.ALONE
     documents: int
     queries: int
     ndcg_at_10: float = pydantic.Field(alias="ndcg@10")
@@ -59,10 +67,15 @@ class Result(pydantic.BaseModel):
     seconds: float  # of this mode's searches; the first mode's also hold the building of the index
 
     @property
+    def title(self) -> str:
+        """Name the set for a reader."""
+        return f"{self.dataset}, {self.length:,} tokens" if self.length else self.dataset
+
+    @property
     def column(self) -> Column:
         """Whose figure it is, whatever the set."""
         # These two do not depend on how chunks are encoded, or on the model at all.
-        chunks = "" if self.mode in (EvaluationMode.SPARSE, EvaluationMode.BM25S) else self.chunks
+        chunks = "" if self.mode in (EvaluationMode.SPARSE, EvaluationMode.BM25S) else str(self.chunks)
         return ("" if self.mode is EvaluationMode.BM25S else self.system), str(self.mode), chunks
 
 

@@ -79,19 +79,6 @@ def read_trec_run(path: Path) -> Run:
     }
 
 
-def fuse_runs(runs: Sequence[Run], limit: int) -> Run:
-    """Fuse runs document by document by plain reciprocal rank (Cormack, Clarke and Büttcher 2009, constant 60)."""
-    fused: Run = {}
-    for query_id in dict.fromkeys(query_id for run in runs for query_id in run):
-        scores: dict[str, float] = {}
-        for run in runs:
-            for rank, document in enumerate(run.get(query_id, ()), start=1):
-                scores[document.document_id] = scores.get(document.document_id, 0.0) + 1 / (60 + rank)
-        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
-        fused[query_id] = [RankedDocument(*item) for item in best]
-    return fused
-
-
 def _score(place: str, score: str) -> float:
     try:
         value = float(score)

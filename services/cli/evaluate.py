@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from encoder.evaluation.results import Chunks, EvaluationMode
 from services.settings import CommandSettings
 
 if TYPE_CHECKING:
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     from ingest.index.interface import VectorIndex
     from services.evaluation import System
     from services.evaluation_output import EvaluationOutput
-
-
-class Mode(StrEnum):
-    """As :class:`encoder.evaluation.results.EvaluationMode`, which costs an import."""
-
-    DENSE = "dense"
-    SPARSE = "sparse"
-    HYBRID = "hybrid"
-    BM25S = "bm25s"
-    RRF = "rrf"
-
-
-class Chunks(StrEnum):
-    """How documents become embeddings."""
-
-    ALONE = "alone"
-    ONE_PASS = "one-pass"  # noqa: S105
-    DOCUMENT = "document"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +37,7 @@ def evaluate(
         list[Path], typer.Option(help="Folder in BEIR layout (corpus, queries, qrels); may be repeated.")
     ],
     mode: Annotated[
-        list[Mode] | None,
+        list[EvaluationMode] | None,
         typer.Option(
             help="How to rank; may be repeated: modes of a set share its index. bm25s is an independent BM25 over the "
             "same passages, rrf fuses it with dense by plain reciprocal rank. Default: hybrid."
@@ -96,11 +78,10 @@ def evaluate(
 ) -> None:
     """Measure nDCG@10, MRR@10 and recall with 95 % intervals; a document's score is its best chunk's."""
     from encoder.errors import InvalidInput
-    from encoder.evaluation.datasets import load_evaluation_set
-    from encoder.evaluation.results import EvaluationMode
+    from encoder.evaluation.datasets import load_evaluation_sets
     from services.evaluation_output import EvaluationOutput
 
-    modes = [EvaluationMode(name.value) for name in dict.fromkeys(mode or [Mode.HYBRID])]
+    modes = list(dict.fromkeys(mode or [EvaluationMode.HYBRID]))
     if chunks is Chunks.DOCUMENT and modes != [EvaluationMode.DENSE]:
         raise InvalidInput(
             "chunks", "--chunks document leaves no chunks to find by their words; give --mode dense only."
@@ -113,7 +94,7 @@ def evaluate(
         modes = list(dict.fromkeys([EvaluationMode.DENSE, EvaluationMode.SPARSE, *modes]))
     lengths = list(dict.fromkeys(length or []))
     settings = CommandSettings.load({"model": model} if model else {})
-    sets = [load_evaluation_set(folder) for folder in dataset]  # all of them first: the work takes minutes
+    sets = load_evaluation_sets(dataset)  # all of them first: the work takes minutes
     output = EvaluationOutput.open(
         sets, modes, as_json=json_output, baseline=baseline, run_dir=run_dir, per_query=per_query, candidates=candidates
     )
@@ -141,7 +122,7 @@ async def _evaluate(
                 lengthened = lengthen(found, tokens, system.tokenizer, seed=seed) if tokens else found
                 async with _open_index(data_dir, lengthened, system) as index:
                     with reporting() as report_of:
-                        report = report_of(output.name_of(lengthened))
+                        report = report_of(lengthened.stem)
                         async for evaluation in evaluate_set(lengthened, output.modes, system, index, report):
                             output.add(lengthened, system, evaluation)
     finally:
@@ -172,7 +153,7 @@ async def _load(model: _Model) -> System:
         tokenizer=tokenizer,
         chunker=Chunker(tokenizer, whole_document if model.chunks is Chunks.DOCUMENT else model.chunk_tokens),
         chunk_encoder=ChunksAlone() if model.chunks is Chunks.ALONE else ChunksInOnePass(tokenizer),
-        chunks=model.chunks.value,
+        chunks=model.chunks,
         parameters=parameters,
         fusion=fusion,
     )
@@ -186,8 +167,7 @@ async def _open_index(data_dir: Path | None, found: EvaluationSet, system: Syste
     dimension, fingerprint = await system.index_layout()
     index: VectorIndex
     if data_dir:
-        folder = data_dir / (f"{found.name}-{found.length}" if found.length else found.name)
-        index = await EmbeddedIndex.open(folder, dimension=dimension, fingerprint=fingerprint)
+        index = await EmbeddedIndex.open(data_dir / found.stem, dimension=dimension, fingerprint=fingerprint)
     else:
         index = MemoryIndex(dimension=dimension, fingerprint=fingerprint)
     try:

@@ -40,7 +40,7 @@ def fit_fusion(
 ) -> None:
     """Fit how much BM25 counts in hybrid search; print nDCG@10 by set, held out too: by weights of the other sets."""
     from encoder.errors import InvalidInput
-    from encoder.evaluation.datasets import load_evaluation_set
+    from encoder.evaluation.datasets import load_evaluation_sets
     from encoder.hub import is_hub_id
     from encoder.progress import reporting
     from services.fusion import FUSION_FILE
@@ -52,11 +52,7 @@ def fit_fusion(
     target = out or settings.model / FUSION_FILE
     if not target.parent.is_dir():  # told now rather than after minutes
         raise InvalidInput("out", f"{target} cannot be written (no folder {target.parent}).")
-    sets = [load_evaluation_set(folder) for folder in dataset]
-    names = [found.name for found in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidInput("dataset", f"two datasets are called {name}; results could not be told apart.")
+    sets = load_evaluation_sets(dataset)
     with reporting() as report_of:
         materials = asyncio.run(_gather(settings, sets, material, report_of))
         fitted = fit(materials, blur, report_of("fusion"))
@@ -68,6 +64,7 @@ async def _gather(
     settings: CommandSettings, sets: Sequence[EvaluationSet], folder: Path | None, report_of: ReportOf
 ) -> dict[str, Material]:
     """Take from the folder what is there, and encode the rest; the model is loaded only where something is missing."""
+    from encoder.evaluation.results import Chunks
     from encoder.fingerprint import index_fingerprint, model_fingerprint
     from encoder.tokenizer import Tokenizer
     from ingest.chunk_encoding import ChunksAlone
@@ -89,7 +86,7 @@ async def _gather(
             if known is None:
                 if system is None:
                     encoder = await load_encoder(settings)
-                    system = System(str(settings.model), encoder, tokenizer, chunker, ChunksAlone(), "alone")
+                    system = System(str(settings.model), encoder, tokenizer, chunker, ChunksAlone(), Chunks.ALONE)
                 known = await gather(found, system, report_of(found.name))
                 if path:
                     known.save(path, about)
