@@ -63,7 +63,7 @@ evaluate: setup  ## Measure quality over DATASETS in all MODES: JSON lines in RE
 evaluate-baseline: setup  ## Measure BM25 and the sentence-transformers model BASELINE over DATASETS, in RESULTS.
 	@test -n "$(BASELINE)" || { echo "Name a folder: make evaluate-baseline BASELINE=all-MiniLM-L6-v2 RESULTS=build/baseline.jsonl" >&2; exit 1; }
 	@mkdir -p $(dir $(RESULTS))
-	$(BIN)/mamba-search evaluate --json $(foreach set,$(wildcard $(DATASETS)/*/),--dataset $(set)) --sentence-transformers $(BASELINE) --system all-MiniLM-L6-v2 --chunk-tokens 250 --mode dense --mode bm25s --mode rrf > $(RESULTS)
+	$(BIN)/mamba-search evaluate --json $(foreach set,$(wildcard $(DATASETS)/*/),--dataset $(set)) --sentence-transformers $(BASELINE) --chunk-tokens 250 --mode dense --mode bm25s --mode rrf > $(RESULTS)
 
 prove-quality: evaluate  ## Fail unless the quality in RESULTS clears the project's bars.
 	$(BIN)/python tests/benchmarks/prove_quality.py $(RESULTS)

@@ -73,5 +73,11 @@ def test_what_cannot_be_lengthened_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidInput, match="too small to be lengthened"):
         lengthen(tiny, 1024, TOKENIZER)
+    corpus.append({"_id": "d2", "text": "\u200b\u200b"})
+    unreadable = load_evaluation_set(
+        write_set(tmp_path / "b", corpus=corpus, queries=[{"_id": "q1", "text": "one?"}], qrels="q1\td1\t1\n")
+    )
+    with pytest.raises(InvalidInput, match="too small to be lengthened"):
+        lengthen(unreadable, 1024, TOKENIZER)
     with pytest.raises(InvalidInput, match="length is 63 tokens; 64 to 1048576 are allowed"):
         lengthen(tiny, 63, TOKENIZER)

@@ -51,3 +51,6 @@ def test_the_command_writes_rows_that_training_reads(tmp_path: Path) -> None:
     assert done.stdout.startswith("1 functions with their docstrings")
     row = json.loads((tmp_path / "b.jsonl").read_text())
     assert row.keys() == {"query", "positive"}
+    command[-1] = str(tmp_path / "none" / "b.jsonl")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"out {command[-1]} cannot be written (No such file or directory).\n")

@@ -14,7 +14,7 @@ from encoder.training.gradient_cache import embed_piece
 from encoder.training.loop import train
 from encoder.training.ranks import Ranks
 from encoder.training.rows import TextRows
-from encoder.training.tasks import Surroundings
+from encoder.training.tasks import StepContext
 from encoder.training.teacher import load_teacher
 from tests.tiny_model import tiny_config
 from tests.tiny_teacher import save_tiny_teacher
@@ -79,8 +79,8 @@ def test_losses_of_pieces_are_those_of_the_whole(data: Path, teacher: Path) -> N
         assert isinstance(task, DocumentsTask)
         assert config.teacher is not None
         assert feed.maker.teacher is not None
-        around = Surroundings(load_teacher(config.teacher, feed.maker.teacher, ALONE.device), ALONE, None)
-        step = documents_step(rows, task, around)
+        context = StepContext(load_teacher(config.teacher, feed.maker.teacher, ALONE.device), ALONE, None)
+        step = documents_step(rows, task, context)
         torch.manual_seed(3)
         model = EncoderModel(tiny_config(vocabulary_size=30522, projection_dim=32))
         embeddings = []

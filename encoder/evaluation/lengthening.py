@@ -39,11 +39,12 @@ def lengthen(found: EvaluationSet, tokens: int, tokenizer: Tokenizer, *, seed: i
         for query_id, grades in found.qrels.items()
         if not any(grade > 0 and name in given_up for name, grade in grades.items())
     }
-    if not kept or not asked:
+    # Zero-width characters, say, have no token: such a text would never fill a document.
+    texts = [text for text in (_Tokenized.of(each.text, tokenizer) for each in distractors) if len(text.ends)]
+    if not kept or not asked or not texts:
         raise InvalidInput(
             "length", f"{found.name} is too small to be lengthened: its texts would answer one another's queries."
         )
-    texts = [_Tokenized.of(document.text, tokenizer) for document in distractors]
     lengths = map(len, tokenizer.encode_batch([document.text for document in kept]))
     documents = [
         replace(document, text=_surround(document, tokens - length, texts, seed))

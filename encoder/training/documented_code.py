@@ -80,6 +80,8 @@ def main() -> None:
                 count += 1
     except InvalidInput as error:
         raise SystemExit(str(error)) from error
+    except OSError as error:
+        raise SystemExit(f"out {arguments.out} cannot be written ({error.strerror}).") from error
     sys.stdout.write(f"{count} functions with their docstrings in {arguments.out}\n")
 
 

@@ -19,7 +19,7 @@ from encoder.training.config import DocumentsTask
 from encoder.training.gradient_cache import Reading, in_slices
 from encoder.training.objectives import Losses, cosine_loss, info_nce, over_widths, relational_loss
 from encoder.training.rows import TextRows, fill_up
-from encoder.training.tasks import Step, Surroundings
+from encoder.training.tasks import Step, StepContext
 from encoder.training.teacher import TeacherInput
 
 _ROWS_MAX = 2**20  # of one process
@@ -44,24 +44,24 @@ class Answers(NamedTuple):
     excluded: Tensor  # (q, n) chunks that are no negatives
 
 
-def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surroundings) -> Step:
+def documents_step(batch: DocumentRows, task: DocumentsTask, context: StepContext) -> Step:
     """Each chunk's embedding where the teacher places the chunk alone, and where its queries find it."""
-    gather = partial(around.ranks.gather, equal=False)
+    gather = partial(context.ranks.gather, equal=False)
     queries = gather(batch.query_numbers)
     asks = len(queries) > 0 and (task.info_nce_weight > 0 or task.relational_weight > 0)  # the same in all processes
-    target = None if batch.chunks is None else gather(_embed(around, batch.chunks, len(batch.owners)))
+    target = None if batch.chunks is None else gather(_embed(context, batch.chunks, len(batch.owners)))
     readings = [Reading("passage", tuple(batch.pieces), carried=len(batch.pieces) > 1)]
     judged: Tensor | None = None
     answers: Answers | None = None
     if asks and batch.query_teacher is not None and target is not None:
         # How many queries documents have differs from batch to batch; their rows shall not.
         filled = fill_up(batch.queries, len(batch.pieces[0].tokens) * task.queries)
-        readings.append(in_slices("query", filled, around.slice_tokens))
-        asked = gather(_embed(around, batch.query_teacher, len(batch.query_numbers)))
+        readings.append(in_slices("query", filled, context.slice_tokens))
+        asked = gather(_embed(context, batch.query_teacher, len(batch.query_numbers)))
         # Rows are numbered in each process; together they need numbers of their own.
-        shift = around.ranks.rank * _ROWS_MAX
+        shift = context.ranks.rank * _ROWS_MAX
         owners = gather(batch.query_owners + shift), gather(batch.owners + shift)
-        judged = around.judge(batch.query_teacher, batch.chunks, asked @ target.T, task.words_weight)
+        judged = context.judge(batch.query_teacher, batch.chunks, asked @ target.T, task.words_weight)
         answers = choose_answers(judged, *owners, queries, task.false_negative_margin)
 
     def contrast(chunks: Tensor, queries: Tensor) -> Tensor:
@@ -87,11 +87,11 @@ def documents_step(batch: DocumentRows, task: DocumentsTask, around: Surrounding
     return Step(tuple(readings), losses_of)
 
 
-def _embed(around: Surroundings, texts: TeacherInput, count: int) -> Tensor:
-    assert around.teacher is not None  # the configuration has been checked
+def _embed(context: StepContext, texts: TeacherInput, count: int) -> Tensor:
+    assert context.teacher is not None  # the configuration has been checked
     if not count:
-        return torch.empty(0, around.teacher.dimension, device=around.ranks.device)
-    return around.teacher.embed(texts)
+        return torch.empty(0, context.teacher.dimension, device=context.ranks.device)
+    return context.teacher.embed(texts)
 
 
 def choose_answers(

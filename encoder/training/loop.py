@@ -40,7 +40,7 @@ from encoder.training.tasks import (
     DistillRows,
     PairRows,
     Step,
-    Surroundings,
+    StepContext,
     distill_step,
     pairs_step,
     ranking_step,
@@ -62,7 +62,7 @@ class _Run:
     config: TrainConfig
     ranks: Ranks
     encoders: Encoders
-    around: Surroundings
+    context: StepContext
     dtype: torch.dtype
     optimizer: torch.optim.Optimizer
     gradients: FlatGradients
@@ -129,7 +129,7 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
         config=config,
         ranks=ranks,
         encoders=encoders,
-        around=Surroundings(teacher, ranks, config.run.slice_tokens, _words(config, feed, models[0], ranks)),
+        context=StepContext(teacher, ranks, config.run.slice_tokens, _words(config, feed, models[0], ranks)),
         dtype=compute_dtype(config.run.dtype, ranks.device),
         optimizer=optimizer,
         gradients=gradients,
@@ -213,15 +213,15 @@ def _ready(run: _Run, batch: Batch) -> Step:
     task, rows = run.config.tasks[batch.task], batch.rows
     if isinstance(rows, PairRows):
         assert task.kind in ("pairs", "crops")
-        return pairs_step(rows, task, run.around)
+        return pairs_step(rows, task, run.context)
     if isinstance(rows, DistillRows):
         assert task.kind == "distill"
-        return distill_step(rows, task, run.around)
+        return distill_step(rows, task, run.context)
     if isinstance(rows, DocumentRows):
         assert task.kind == "documents"
-        return documents_step(rows, task, run.around)
+        return documents_step(rows, task, run.context)
     assert task.kind == "ranking"
-    return ranking_step(rows, task, run.around)
+    return ranking_step(rows, task, run.context)
 
 
 def _check_health(run: _Run) -> None:

@@ -66,7 +66,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class StepContext:
     """What all tasks share."""
 
     teacher: Teacher | None
@@ -99,19 +99,19 @@ class Surroundings:
         return self.ranks.gather(self.teacher.embed(texts))
 
 
-def pairs_step(batch: PairRows, task: PairsTask | CropsTask, around: Surroundings) -> Step:
+def pairs_step(batch: PairRows, task: PairsTask | CropsTask, context: StepContext) -> Step:
     """InfoNCE, and beside it what the teacher thinks of the same pairs."""
-    gather = around.ranks.gather
+    gather = context.ranks.gather
     query_numbers, passage_numbers = gather(batch.query_numbers), gather(batch.passage_numbers)
     positives = torch.arange(len(query_numbers), device=query_numbers.device) * (1 + task.negatives)
     target: tuple[Tensor, Tensor] | None = None
     if batch.query_teacher is not None:
-        target = around.embed(batch.query_teacher), around.embed(batch.passage_teacher)
+        target = context.embed(batch.query_teacher), context.embed(batch.passage_teacher)
     teacher_scores = None if target is None else target[0] @ target[1].T
     excluded = no_negatives(query_numbers, passage_numbers, positives, teacher_scores, task.false_negative_margin)
     judged: Tensor | None = None
     if teacher_scores is not None:
-        judged = around.judge(batch.query_teacher, batch.passage_teacher, teacher_scores, task.words_weight)
+        judged = context.judge(batch.query_teacher, batch.passage_teacher, teacher_scores, task.words_weight)
 
     def contrast(queries: Tensor, passages: Tensor) -> Tensor:
         scores = queries @ passages.T
@@ -143,15 +143,15 @@ def pairs_step(batch: PairRows, task: PairsTask | CropsTask, around: Surrounding
         return losses
 
     readings = (
-        in_slices("query", batch.queries, around.slice_tokens),
-        in_slices("passage", batch.passages, around.slice_tokens),
+        in_slices("query", batch.queries, context.slice_tokens),
+        in_slices("passage", batch.passages, context.slice_tokens),
     )
     return Step(readings, losses_of)
 
 
-def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) -> Step:
+def distill_step(batch: DistillRows, task: DistillTask, context: StepContext) -> Step:
     """Each text where the teacher places it, and as near to the batch's others."""
-    target = around.embed(batch.teacher)
+    target = context.embed(batch.teacher)
     itself = torch.eye(len(target), dtype=torch.bool, device=target.device)  # a text is always nearest to itself
     similarities = target @ target.T if task.relational_weight else None
 
@@ -160,7 +160,7 @@ def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) ->
         return relational_loss(texts @ texts.T, similarities, task.temperature, itself)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
-        texts = around.ranks.gather(embeddings[0])
+        texts = context.ranks.gather(embeddings[0])
         losses: Losses = {}
         if task.cosine_weight:
             losses["cosine"] = task.cosine_weight * cosine_loss(texts, target)
@@ -169,23 +169,23 @@ def distill_step(batch: DistillRows, task: DistillTask, around: Surroundings) ->
         return losses
 
     role: Role = "query" if batch.role_is_query else "passage"
-    return Step((in_slices(role, batch.texts, around.slice_tokens),), losses_of)
+    return Step((in_slices(role, batch.texts, context.slice_tokens),), losses_of)
 
 
-def ranking_step(batch: RankingRows, task: RankingTask, around: Surroundings) -> Step:
+def ranking_step(batch: RankingRows, task: RankingTask, context: StepContext) -> Step:
     """Order each query's candidates as the ranking does."""
-    target = around.ranks.gather(batch.target)
+    target = context.ranks.gather(batch.target)
 
     def rank(queries: Tensor, passages: Tensor) -> Tensor:
         candidates = passages.unflatten(0, (len(queries), -1))  # (q, c, d)
         return ranking_loss(torch.einsum("qd,qcd->qc", queries, candidates), target, task.temperature)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
-        both = [around.ranks.gather(part) for part in embeddings]
+        both = [context.ranks.gather(part) for part in embeddings]
         return {"ranking": over_widths(task.matryoshka, both, rank)}
 
     readings = (
-        in_slices("query", batch.queries, around.slice_tokens),
-        in_slices("passage", batch.passages, around.slice_tokens),
+        in_slices("query", batch.queries, context.slice_tokens),
+        in_slices("passage", batch.passages, context.slice_tokens),
     )
     return Step(readings, losses_of)

@@ -11,7 +11,6 @@ cannot read (a bidirectional one: documents in one pass) is left out. A line per
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,14 @@ import numpy as np
 from encoder.evaluation.datasets import EvaluationSet, load_evaluation_set
 from encoder.evaluation.lengthening import lengthen
 from encoder.text_encoder import TextEncoder
-from tests.benchmarks.experiments.quality import ChunkedDocument, chunk_documents, embed_passages, embed_queries, ndcg
+from tests.benchmarks.experiments.quality import (
+    ChunkedDocument,
+    add_row,
+    chunk_documents,
+    embed_passages,
+    embed_queries,
+    ndcg,
+)
 from tests.benchmarks.experiments.reading import Way, can_read, read_whole
 
 LENGTHS = (2048, 8192, 16_384, 32_768, 65_536)
@@ -47,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     if not can_read(encoder, way, max(len(document.whole()[0]) for document in documents)):
                         continue
                     row = measure(encoder, lengthened, documents, way)
-                    print(json.dumps(row), flush=True)
-                    with given.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+                    add_row(given.results, row)
     return 0
 
 

@@ -12,7 +12,6 @@ length, depth and way goes to the end of ``--results``.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from encoder.tokenizer import Tokenizer
 from tests.benchmarks.experiments.quality import (
     Embeddings,
     Ids,
+    add_row,
     embed_passages,
     embed_queries,
     score_documents,
@@ -96,9 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     if not can_read(encoder, way, length):
                         continue
                     row = measure(encoder, needles, documents, way) | {"length": length, "depth": depth}
-                    print(json.dumps(row), flush=True)
-                    with given.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+                    add_row(given.results, row)
     return 0
 
 

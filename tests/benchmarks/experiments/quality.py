@@ -5,9 +5,11 @@ The product's chunker and encoder, but arrays in place of an index: this needs t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +81,14 @@ def score_documents(queries: Embeddings, vectors: Embeddings, counts: Sequence[i
     starts = np.cumsum([0, *counts[:-1]])
     best: Embeddings = np.maximum.reduceat(queries @ vectors.T, starts, axis=1)
     return best
+
+
+def add_row(results: Path, row: Mapping[str, object]) -> None:
+    """Print a measurement, and write it to the end of a file."""
+    line = json.dumps(row)
+    print(line, flush=True)
+    with results.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def ndcg(

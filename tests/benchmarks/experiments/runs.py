@@ -31,6 +31,7 @@ from encoder.training.logs import LOG_FILE
 from encoder.training.loop import train
 from tests.benchmarks.experiments.quality import (
     ChunkedDocument,
+    add_row,
     chunk_documents,
     embed_passages,
     embed_queries,
@@ -57,7 +58,7 @@ RUNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "mamba-8m": ("model.fresh.name=mamba-8m", "model.fresh.d_model=192", "model.fresh.n_layers=8"),
         "mamba-60m": ("model.fresh.name=mamba-60m", "model.fresh.d_model=640"),
-        # The same four with the pooling that they do not have above.
+        # Three of them with the pooling that they do not have above.
         "mamba-mean": ("model.fresh.name=mamba-mean-27m", "model.fresh.pooling=mean"),
         "transformer-eos": (_TRANSFORMER.replace("POOLING", "eos"),),
         "bidirectional-mean": (
@@ -96,14 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 130  # interrupted; the same command goes on
         print(f"{name}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
         for row in evaluate(name, config, sets):
-            print(json.dumps(row), flush=True)
-            with given.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            add_row(given.results, row)
     return 0
 
 
 def config_of(name: str, runs: Path, changes: Sequence[str]) -> TrainConfig:
-    """Give a run's configuration; :class:`~encoder.errors.InvalidInput` for a name that is not in ``RUNS``."""
+    """Give a run's configuration; ``SystemExit`` for a name that is not in ``RUNS``."""
     if name not in RUNS:
         raise SystemExit(f"--only names {name!r}; the runs are {', '.join(RUNS)}.")
     return read_config(Path("paper"), [*RUNS[name], f"out={runs / f'paper-{name}'}", *changes])

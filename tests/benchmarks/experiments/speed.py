@@ -12,7 +12,6 @@ line per length and model goes to the end of ``--results``.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -28,6 +27,7 @@ from encoder.model import EncoderModel
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.text_encoder import TextEncoder
 from encoder.tokenizer import TOKENIZER_FILE
+from tests.benchmarks.experiments.quality import add_row
 from tests.benchmarks.experiments.runs import config_of
 
 MODELS = ("mamba", "transformer")
@@ -68,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "fastest": round(rows * length / min(each)),
                 "slowest": round(rows * length / max(each)),
             }
-            print(json.dumps(row), flush=True)
-            with given.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            add_row(given.results, row)
         print(f"{length:,} tokens: Mamba is {medians[1] / medians[0]:.2f} times as fast", file=sys.stderr, flush=True)
     return 0
 
