@@ -21,8 +21,9 @@ from encoder.training.examples import TrainingSet, open_set
 from encoder.training.mining import Mined, choose, find_near
 from encoder.training.mining_config import MiningConfig
 from encoder.training.mining_run import shares
-from encoder.training.nearest import Embedder, Ids, nearest
+from encoder.training.nearest import Embedder, nearest
 from encoder.training.rankings import Method, fuse, targets
+from encoder.training.rows import Ids
 from encoder.training.sampling import PairShape, pair_batch
 from encoder.training.teacher import TeacherInput, TeacherRules
 from encoder.training.units import Units

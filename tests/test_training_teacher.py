@@ -13,7 +13,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.config import TeacherTable
 from encoder.training.rows import TextRows, wrap
-from encoder.training.teacher import BertTeacher, TextTeacher, load_teacher, teacher_rules
+from encoder.training.teacher import BertTeacher, TeacherRules, TextTeacher, load_teacher, teacher_rules
 from tests.tiny_teacher import save_tiny_teacher
 
 CPU = torch.device("cpu")
@@ -86,3 +86,11 @@ def test_rows_hold_special_tokens_and_have_widths_of_sixteen() -> None:
 def test_a_folder_that_is_no_teacher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither modules\.json nor config\.json"):
         teacher_rules(TeacherTable(folder=tmp_path), DEFAULT_MODEL_FOLDER)
+
+
+def test_a_teacher_without_embeddings_of_one_length_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = TeacherTable(folder=save_tiny_teacher(tmp_path))
+    rules = TeacherRules(DEFAULT_MODEL_FOLDER, shared_vocabulary=False, tokens_max=128)
+    monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda _: None)
+    with pytest.raises(CheckpointError, match=r"cannot be read as a teacher \(its embeddings have no fixed length"):
+        load_teacher(table, rules, CPU)

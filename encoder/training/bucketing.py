@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.training.shuffling import permuted
+from encoder.training.token_store import Numbers
 
-Numbers = NDArray[np.int64]
 PARTS_MAX = 2**20  # of one text
 
 

@@ -26,7 +26,7 @@ from encoder.tokenizer import Tokenizer
 from encoder.training.numbering import Numbering
 from encoder.training.source_formats import holds_documents, read_source, source_files
 from encoder.training.sources import Item, Passage, Question, SourceConfig
-from encoder.training.token_store import RaggedWriter, token_dtype
+from encoder.training.token_store import Numbers, RaggedWriter, token_dtype
 from encoder.training.tokenizing import OrderedTexts, Text, TokenizedTexts, TokenizingPool
 
 SET_FILE = "set.json"
@@ -34,8 +34,6 @@ _VERSION = 1
 _BATCH_ROWS = 512
 # What changes how often a source is drawn, or what is added to it later, but not what is in it.
 _NOT_CONTENT = {"name", "weight", "mined", "path", "corpus"}
-
-Numbers = NDArray[np.int64]
 
 
 def build(source: SourceConfig, pool: TokenizingPool, cache: Path, report: Report | None) -> Path:

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from encoder.training.examples import TrainingSet
 from encoder.training.text_sampling import TextShape, planned_texts, text_batch
-
-Tokens = NDArray[np.int64]
-Numbers = NDArray[np.int64]
+from encoder.training.token_store import Numbers, Tokens
 
 _SENTENCE_WITHIN = 24  # tokens in which a crop looks for a sentence to begin with
 _SEED_OF_CROPS = 7

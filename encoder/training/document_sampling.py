@@ -6,16 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.training.bucketing import PARTS_MAX, Buckets, by_width, check_room, fit, number_parts
 from encoder.training.examples import TrainingSet
 from encoder.training.picking import pick
-from encoder.training.token_store import RaggedArray, TokenStore
-
-Tokens = NDArray[np.int64]
-Numbers = NDArray[np.int64]
+from encoder.training.token_store import Numbers, RaggedArray, Tokens, TokenStore
 
 
 @dataclass(frozen=True, slots=True)

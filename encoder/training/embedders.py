@@ -17,8 +17,7 @@ from encoder.layouts.opening import open_model
 from encoder.model import EncoderModel
 from encoder.text_encoder import preferred_dtype
 from encoder.tokenizer import Tokenizer
-from encoder.training.nearest import Ids
-from encoder.training.rows import RowRules, TextRows, wrap
+from encoder.training.rows import Ids, RowRules, TextRows, wrap
 from encoder.training.teacher import Teacher, TeacherRules
 
 _BATCH_TOKENS = 65_536

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from encoder.training.config import CropsTask, DistillTask, DocumentsTask, PairsTask, RankingTask, Task, needs_teacher
 from encoder.training.documents import DocumentRows
@@ -29,9 +28,8 @@ from encoder.training.sampling import (
 )
 from encoder.training.tasks import DistillRows, PairRows, RankingRows
 from encoder.training.teacher import TeacherInput, TeacherRules
+from encoder.training.token_store import Numbers, Tokens
 
-Tokens = NDArray[np.int64]
-Numbers = NDArray[np.int64]
 Rows = PairRows | DistillRows | RankingRows | DocumentRows
 
 

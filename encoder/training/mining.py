@@ -25,8 +25,8 @@ from encoder.training.lexical import LexicalRanker
 from encoder.training.mining_config import MiningConfig
 from encoder.training.nearest import Embedder, Neighbours, scores_of
 from encoder.training.rankings import fuse
-from encoder.training.token_store import RaggedWriter
-from encoder.training.units import Numbers, Scores, Units
+from encoder.training.token_store import Numbers, RaggedWriter
+from encoder.training.units import Scores, Units
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from encoder.progress import Report
 from encoder.training.examples import TrainingSet
-from encoder.training.token_store import RaggedArray
-from encoder.training.units import Numbers, Scores, Units
+from encoder.training.rows import Ids
+from encoder.training.token_store import Numbers, RaggedArray
+from encoder.training.units import Scores, Units
 
-Ids = NDArray[np.integer]
 Embeddings = NDArray[np.float16]
 Done = Callable[[int, int], None]  # told how many are done, of how many
 

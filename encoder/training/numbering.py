@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.training.token_store import Numbers
+
 Digests = NDArray[np.uint64]
-Numbers = NDArray[np.int64]
 
 
 class Numbering:

@@ -13,10 +13,7 @@ from encoder.training.bucketing import Bucket, Buckets, check_room, fit, merge_s
 from encoder.training.examples import TrainingSet
 from encoder.training.picking import pick
 from encoder.training.rankings import targets
-from encoder.training.token_store import RaggedArray
-
-Tokens = NDArray[np.int64]
-Numbers = NDArray[np.int64]
+from encoder.training.token_store import Numbers, RaggedArray, Tokens
 
 _FILL_TRIES = 8
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoder.training.token_store import RaggedArray
+from encoder.training.token_store import Numbers, RaggedArray
 
-Numbers = NDArray[np.int64]
 _LOOKED_AT_MAX = 256
 
 

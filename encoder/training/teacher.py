@@ -158,7 +158,8 @@ class TextTeacher:
         self._model = SentenceTransformer(str(table.folder), device=str(device), model_kwargs={"dtype": dtype})
         self._model.max_seq_length = tokens_max
         dimension = self._model.get_embedding_dimension()
-        assert dimension is not None  # it is None for sparse models only
+        if dimension is None:
+            raise ValueError("its embeddings have no fixed length, as those of sparse models")
         self.dimension: int = dimension
 
     def embed(self, texts: TeacherInput) -> Tensor:

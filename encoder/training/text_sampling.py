@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
 from encoder.training.bucketing import PARTS_MAX, Buckets, by_width, check_room, number_parts
 from encoder.training.examples import TrainingSet
-
-Tokens = NDArray[np.int64]
-Numbers = NDArray[np.int64]
+from encoder.training.token_store import Numbers, Tokens
 
 _SENTENCE_WITHIN = 64  # tokens in which a window looks for a sentence to begin with
 _WINDOW_MIN = 16  # tokens of a window, where its text has them

@@ -15,6 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from encoder.errors import InvalidInput
 
+Tokens = NDArray[np.int64]  # ids
+Numbers = NDArray[np.int64]  # lengths, places, numbers of texts
+
 _STARTS_FILE = "starts.npy"
 _VALUES_STEM = "values"
 _DTYPES = ("uint16", "uint32", "int32", "float32")

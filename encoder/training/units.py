@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.training.examples import TrainingSet
-from encoder.training.token_store import TokenStore
+from encoder.training.token_store import Numbers, TokenStore
 
-Numbers = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 
