@@ -205,11 +205,13 @@ def test_diverging_it_stops_with_the_last_good_state_kept(
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
-def test_a_state_of_another_run_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_state_of_another_run_is_refused(data: Path, teacher: Path, tmp_path: Path) -> None:
     config = train_config(data, None, [pairs_task()], out=tmp_path, run={"steps": 2})
     assert train(config)
     with pytest.raises(InvalidInput, match=r"state\.pt belongs to a run with another tasks"):
         train(changed(config, tasks=[pairs_task(batch_size=4)]))
+    with pytest.raises(InvalidInput, match=r"state\.pt belongs to a run with another teacher"):
+        train(changed(config, teacher={"folder": teacher}))
     fresh = config.model_dump(mode="json", exclude_none=True)["model"]["fresh"]
     other = {"fresh": fresh | {"d_state": 8}, "tokenizer": "default"}
     with pytest.raises(CheckpointError, match=r"state\.pt holds a model with d_state = 16, .* asks for 8"):

@@ -139,7 +139,8 @@ def what_is_learnt(config: TrainConfig) -> dict[str, Any]:
     """Give what a checkpoint and the run that goes on from it must share; lengths, logs and devices may differ."""
     values = config.model_dump(mode="json")
     learning = {key: values[key] for key in ("optimizer", "sources", "tasks")}
-    return learning | {"seed": config.run.seed}
+    teacher = values["teacher"] and {key: values["teacher"][key] for key in ("folder", "tokens_max")}
+    return learning | {"teacher": teacher, "seed": config.run.seed}
 
 
 def _check_architecture(path: Path, found: Mapping[str, object] | None, model: EncoderModel) -> None:
