@@ -297,7 +297,7 @@ def test_ctrl_c_tells_how_much_was_ingested(
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(300):
+    for number in range(1000):
         (folder / f"{number}.txt").write_text(f"Text of {number}.")
     count = Tally.count
 
@@ -310,7 +310,7 @@ def test_ctrl_c_tells_how_much_was_ingested(
     assert run(["ingest", str(folder), "--data-dir", str(tmp_path / "data")]) == 130
     shown = capsys.readouterr()
     ingested = int(shown.out.split()[0])
-    assert 0 < ingested < 300
+    assert 0 < ingested < 1000
     documents = "document" if ingested == 1 else "documents"
     assert shown.err == f"interrupted: {ingested} {documents} ingested; the rest was not\n"
 
