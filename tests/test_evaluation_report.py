@@ -131,17 +131,21 @@ def prove(path: Path) -> tuple[int, str]:
 
 
 def test_the_proof_passes_above_the_bars_and_fails_below(tmp_path: Path) -> None:
-    good = {"squad_xquad_en__dense": 0.89, "squad_xquad_en__sparse": 0.96, "squad_xquad_en__hybrid": 0.95}
+    good = {"squad_xquad_en__dense": 0.89, "squad_xquad_en__sparse": 0.96, "squad_xquad_en__hybrid": 0.955}
     code, figure = prove(write(tmp_path / "r", **good))
     assert code == 0
-    assert figure == "PASS: mean nDCG@10 over 1 sets: dense 0.8900, sparse 0.9600, hybrid 0.9500"
+    assert figure == "PASS: mean nDCG@10 over 1 sets: dense 0.8900, sparse 0.9600, hybrid 0.9550"
     code, figure = prove(write(tmp_path / "r", **(good | {"squad_xquad_en__dense": 0.87})))
     assert code == 1
     assert figure.startswith("FAIL: squad_xquad_en")
     more = good | {"cosqa__dense": 0.5, "cosqa__sparse": 0.3}
-    assert prove(write(tmp_path / "r", **(more | {"cosqa__hybrid": 0.45})))[0] == 0
-    code, figure = prove(write(tmp_path / "r", **(more | {"cosqa__hybrid": 0.43})))
+    assert prove(write(tmp_path / "r", **(more | {"cosqa__hybrid": 0.495})))[0] == 0
+    code, figure = prove(write(tmp_path / "r", **(more | {"cosqa__hybrid": 0.48})))
     assert code == 1
-    assert figure.startswith("FAIL: hybrid")
+    assert figure.startswith("FAIL: hybrid on cosqa:")
+    no_gain = more | {"squad_xquad_en__dense": 0.95, "cosqa__hybrid": 0.495}
+    code, figure = prove(write(tmp_path / "r", **no_gain))
+    assert code == 1
+    assert figure.startswith("FAIL: hybrid:")
     del good["squad_xquad_en__sparse"]
     assert prove(write(tmp_path / "r", **good))[0] == 1
