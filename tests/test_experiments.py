@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from encoder.checkpoint import build_empty
+from encoder.evaluation.results import Chunks
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.text_encoder import TextEncoder
 from encoder.tokenizer import Tokenizer
 from tests.benchmarks.experiments import length, needle, plots, speed
 from tests.benchmarks.experiments.needle import Text
 from tests.benchmarks.experiments.quality import score_documents
-from tests.benchmarks.experiments.reading import Way, read_whole
+from tests.benchmarks.experiments.reading import read_whole
 from tests.benchmarks.experiments.runs import DEFAULT_RUNS, RUNS, config_of
 from tests.test_transformer import TRANSFORMER
 from tests.tiny_model import save_tiny_model
@@ -61,10 +62,10 @@ def test_documents_read_side_by_side_embed_as_each_alone(folder: Path) -> None:
     encoder = TextEncoder.load(folder, device="cpu")
     generator = np.random.default_rng(0)
     documents = [(generator.integers(1000, 2000, size), np.array([size // 3, size])) for size in (40, 700, 1300)]
-    for document, found in zip(documents, read_whole(encoder, documents, Way.ONE_PASS), strict=True):
+    for document, found in zip(documents, read_whole(encoder, documents, Chunks.ONE_PASS), strict=True):
         expected = encoder.open_document().read(*document)
         assert (found * expected).sum(1).min() > 0.999
-    for (ids, _), found in zip(documents, read_whole(encoder, documents, Way.DOCUMENT), strict=True):
+    for (ids, _), found in zip(documents, read_whole(encoder, documents, Chunks.DOCUMENT), strict=True):
         expected = encoder.open_document().read(ids, [len(ids)])
         assert (found * expected).sum(1).min() > 0.999
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from encoder.evaluation.datasets import EvaluationSet, load_evaluation_set
 from encoder.evaluation.lengthening import lengthen
+from encoder.evaluation.results import Chunks
 from encoder.text_encoder import TextEncoder
 from tests.benchmarks.experiments.quality import (
     ChunkedDocument,
@@ -29,7 +30,7 @@ from tests.benchmarks.experiments.quality import (
     embed_queries,
     ndcg,
 )
-from tests.benchmarks.experiments.reading import Way, can_read, read_whole
+from tests.benchmarks.experiments.reading import can_read, read_whole
 
 LENGTHS = (2048, 8192, 16_384, 32_768, 65_536)
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, required=True, action="append", help="evaluation set; may be repeated")
     parser.add_argument("--results", type=Path, required=True, help="JSON lines, added at the end")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens")
-    parser.add_argument("--ways", type=Way, nargs="+", default=list(Way), choices=list(Way))
+    parser.add_argument("--ways", type=Chunks, nargs="+", default=list(Chunks), choices=list(Chunks))
     parser.add_argument("--device", default="auto")
     given = parser.parse_args(arguments)
     encoders = [TextEncoder.load(folder, device=given.device) for folder in given.model]
@@ -58,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    encoder: TextEncoder, found: EvaluationSet, documents: Sequence[ChunkedDocument], way: Way
+    encoder: TextEncoder, found: EvaluationSet, documents: Sequence[ChunkedDocument], way: Chunks
 ) -> dict[str, object]:
     """Measure one way of reading a lengthened set."""
     started = time.perf_counter()
-    if way is Way.ALONE:
+    if way is Chunks.ALONE:
         vectors = embed_passages(encoder, [passage for document in documents for passage in document.alone()])
         counts = [len(document.chunks) for document in documents]
     else:

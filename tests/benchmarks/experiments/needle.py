@@ -24,6 +24,7 @@ import numpy as np
 
 from encoder.chunk_cuts import chunk_starts
 from encoder.evaluation.datasets import load_evaluation_set
+from encoder.evaluation.results import Chunks
 from encoder.text_encoder import TextEncoder
 from encoder.tokenizer import Tokenizer
 from tests.benchmarks.experiments.quality import (
@@ -34,7 +35,7 @@ from tests.benchmarks.experiments.quality import (
     embed_queries,
     score_documents,
 )
-from tests.benchmarks.experiments.reading import Way, can_read, read_whole
+from tests.benchmarks.experiments.reading import can_read, read_whole
 
 LENGTHS = (2048, 8192, 32_768, 131_072, 262_144)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--documents", type=int, default=32)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens")
     parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
-    parser.add_argument("--ways", type=Way, nargs="+", default=list(Way), choices=list(Way))
+    parser.add_argument("--ways", type=Chunks, nargs="+", default=list(Chunks), choices=list(Chunks))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
@@ -135,7 +136,7 @@ def _take(texts: Iterator[Text], tokens: int) -> Iterator[Text]:
 
 
 def measure(
-    encoder: TextEncoder, needles: Sequence[Needle], documents: Sequence[tuple[Ids, Ids]], way: Way
+    encoder: TextEncoder, needles: Sequence[Needle], documents: Sequence[tuple[Ids, Ids]], way: Chunks
 ) -> dict[str, object]:
     """Ask all questions of all documents of one length and depth."""
     started = time.perf_counter()
@@ -154,8 +155,8 @@ def measure(
     }
 
 
-def _embed(encoder: TextEncoder, documents: Sequence[tuple[Ids, Ids]], way: Way) -> tuple[Embeddings, list[int]]:
-    if way is Way.ALONE:
+def _embed(encoder: TextEncoder, documents: Sequence[tuple[Ids, Ids]], way: Chunks) -> tuple[Embeddings, list[int]]:
+    if way is Chunks.ALONE:
         passages = [chunk.tolist() for ids, ends in documents for chunk in np.split(ids, ends[:-1])]
         return embed_passages(encoder, passages), [len(ends) for _, ends in documents]
     read = read_whole(encoder, documents, way)

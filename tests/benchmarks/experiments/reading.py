@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import numpy as np
 import torch
 
+from encoder.evaluation.results import Chunks
 from encoder.mixers import LayerState
 from encoder.text_encoder import TextEncoder, preferred_dtype
 from tests.benchmarks.experiments.quality import Embeddings, Ids, embed_passages
 
 
-class Way(StrEnum):
-    """How a document becomes vectors."""
-
-    ALONE = "alone"  # a vector for each chunk, read on its own
-    ONE_PASS = "one-pass"  # a vector for each chunk, in one pass through the document
-    DOCUMENT = "document"  # one vector
-
-
-def can_read(encoder: TextEncoder, way: Way, tokens: int) -> bool:
+def can_read(encoder: TextEncoder, way: Chunks, tokens: int) -> bool:
     """Say whether a model can read documents of a length so."""
     config = encoder.model.config
-    if not config.bidirectional or way is Way.ALONE:
+    if not config.bidirectional or way is Chunks.ALONE:
         return True
-    return way is Way.DOCUMENT and tokens < config.passage_tokens_max
+    return way is Chunks.DOCUMENT and tokens < config.passage_tokens_max
 
 
-def read_whole(encoder: TextEncoder, documents: Sequence[tuple[Ids, Ids]], way: Way) -> list[Embeddings]:
+def read_whole(encoder: TextEncoder, documents: Sequence[tuple[Ids, Ids]], way: Chunks) -> list[Embeddings]:
     """Embed documents, each ``ids (l,)`` and ``chunk_ends (n,)``, with one vector each or one a chunk."""
-    if way is Way.DOCUMENT:
+    if way is Chunks.DOCUMENT:
         documents = [(ids, np.array([len(ids)])) for ids, _ in documents]
         if encoder.model.config.bidirectional:
             return list(embed_passages(encoder, [ids.tolist() for ids, _ in documents])[:, None])
