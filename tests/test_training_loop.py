@@ -89,6 +89,29 @@ def test_twenty_steps_are_ten_and_ten(data: Path, teacher: Path, tmp_path: Path)
     assert logged(whole.out)[-1]["step"] == 20
 
 
+def test_muon_and_prefixes_go_on_exactly_too(data: Path, teacher: Path, tmp_path: Path) -> None:
+    tasks = [distill_task(prefixes=3), distill_task(sources=["texts"], texts="windows", widths=[64], prefixes=5)]
+    other = save_tiny_teacher(tmp_path / "other", width=48, kind="mpnet")
+    config = train_config(
+        data,
+        teacher,
+        tasks,
+        run={"pack_tokens": 128, "steps": 8},
+        optimizer={"kind": "muon", "learning_rate": 3e-3, "warmup_steps": 2},
+    )
+    both = {"folder": [str(teacher), str(other)], "dimension": 32}
+    whole = changed(config, out=str(tmp_path / "whole"), teacher=both)
+    parts = changed(config, out=str(tmp_path / "parts"), teacher=both)
+    assert train(whole)
+    assert not train(parts, stop_after=3)
+    assert train(parts)
+    first, second = weights(whole.out), weights(parts.out)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    rows = logged(whole.out)
+    learnt = [row["loss/distill_windows_prefixes"] for row in rows if "loss/distill_windows_prefixes" in row]
+    assert learnt[-1] < learnt[0]
+
+
 def _train_in_process(rank: int, config: TrainConfig, meeting: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     assert not train(config, stop_after=2)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from encoder.errors import CheckpointError
+from encoder.errors import CheckpointError, InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.config import TeacherTable
+from encoder.training.joint_teacher import JointTeacher, load_teacher, principal_axes
 from encoder.training.rows import TextRows, wrap
-from encoder.training.teacher import BertTeacher, TeacherRules, TextTeacher, load_teacher, teacher_rules
+from encoder.training.teacher import BertTeacher, TeacherRules, TextTeacher, teacher_rules
 from tests.tiny_teacher import save_tiny_teacher
 
 CPU = torch.device("cpu")
@@ -41,12 +42,81 @@ def test_token_ids_give_what_sentence_transformers_makes_of_the_text(tmp_path: P
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
-    save_tiny_teacher(tmp_path)
-    tokenizer = json.loads((tmp_path / TOKENIZER_FILE).read_text())
+def rename_tokens(folder: Path, names: dict[str, str]) -> None:
+    """Give tokens of a teacher's vocabulary other names, or those of one another."""
+    tokenizer = json.loads((folder / TOKENIZER_FILE).read_text())
     vocabulary = tokenizer["model"]["vocab"]
-    vocabulary["ships"], vocabulary["snow"] = vocabulary["snow"], vocabulary["ships"]
-    (tmp_path / TOKENIZER_FILE).write_text(json.dumps(tokenizer))
+    tokenizer["model"]["vocab"] = {names.get(token, token): number for token, number in vocabulary.items()}
+    (folder / TOKENIZER_FILE).write_text(json.dumps(tokenizer))
+
+
+def test_other_numbers_of_the_same_tokens_are_translated(tmp_path: Path) -> None:
+    rename_tokens(save_tiny_teacher(tmp_path), {"ships": "snow", "snow": "ships"})
+    table = TeacherTable(folder=tmp_path)
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    teacher = load_teacher(table, rules, CPU)
+    assert isinstance(teacher, BertTeacher)
+    expected = SentenceTransformer(str(tmp_path)).encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(teacher.embed(rules.ready(*token_rows(TEXTS))).numpy(), expected, atol=1e-5)
+
+
+def test_an_mpnet_reads_token_ids_too(tmp_path: Path) -> None:
+    table = TeacherTable(folder=save_tiny_teacher(tmp_path, kind="mpnet"))
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    teacher = load_teacher(table, rules, CPU)
+    assert isinstance(teacher, BertTeacher)
+    expected = SentenceTransformer(str(tmp_path)).encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(teacher.embed(rules.ready(*token_rows(TEXTS))).numpy(), expected, atol=1e-5)
+
+
+def test_a_prefix_is_the_mean_of_its_tokens_states(tmp_path: Path) -> None:
+    table = TeacherTable(folder=save_tiny_teacher(tmp_path))
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    teacher = load_teacher(table, rules, CPU)
+    ready = rules.ready(*token_rows(TEXTS))
+    assert isinstance(ready, TextRows)
+    lengths = ready.ends - 1  # of the texts themselves
+    prefixes = torch.stack([torch.ones_like(lengths), lengths], dim=1)
+    whole, before = teacher.embed_prefixes(ready, prefixes)
+    torch.testing.assert_close(whole, teacher.embed(ready))
+    found = SentenceTransformer(str(tmp_path)).encode(TEXTS, output_value="token_embeddings")
+    for text, states in enumerate(found):
+        for place, end in enumerate((2, len(states) - 1)):  # the special token before the text counts
+            expected = torch.nn.functional.normalize(torch.as_tensor(states[:end]).mean(0), dim=0)
+            torch.testing.assert_close(before[text, place], expected, atol=1e-5, rtol=0)
+
+
+def test_several_teachers_make_the_mean_of_their_cosines(tmp_path: Path) -> None:
+    folders = [save_tiny_teacher(tmp_path / "one"), save_tiny_teacher(tmp_path / "other", width=48, kind="mpnet")]
+    table = TeacherTable(folder=folders, dimension=40)
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    teacher = load_teacher(table, rules, CPU)
+    assert isinstance(teacher, JointTeacher)
+    found = teacher.embed(rules.ready(*token_rows(TEXTS)))
+    assert found.shape == (3, 80)
+    each = [SentenceTransformer(str(folder)).encode(TEXTS, normalize_embeddings=True) for folder in folders]
+    np.testing.assert_allclose((found @ found.T).numpy(), sum(x @ x.T for x in each) / 2, atol=1e-5)
+
+
+def test_axes_keep_products_and_put_first_what_says_most(tmp_path: Path) -> None:
+    embeddings = torch.nn.functional.normalize(torch.randn(500, 5) @ torch.randn(5, 12), dim=-1)  # of rank 5
+    axes = principal_axes(embeddings, 6)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(6), atol=1e-5, rtol=0)
+    turned = embeddings @ axes
+    torch.testing.assert_close(turned @ turned.T, embeddings @ embeddings.T, atol=1e-4, rtol=0)
+    lengths = turned.square().sum(0)
+    assert (lengths[:-1] >= lengths[1:] - 1e-3).all()
+
+
+def test_several_teachers_must_share_the_vocabulary(tmp_path: Path) -> None:
+    folders = [save_tiny_teacher(tmp_path / "one"), save_tiny_teacher(tmp_path / "other")]
+    rename_tokens(folders[1], {"ships": "shipz"})
+    with pytest.raises(InvalidInput, match=r"other does not share the model's vocabulary"):
+        teacher_rules(TeacherTable(folder=folders), DEFAULT_MODEL_FOLDER)
+
+
+def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
+    rename_tokens(save_tiny_teacher(tmp_path), {"ships": "shipz"})
     table = TeacherTable(folder=tmp_path)
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
     assert not rules.shared_vocabulary

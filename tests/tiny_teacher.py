@@ -1,4 +1,4 @@
-"""A sentence-transformers model of a few kilobytes: a BERT with random weights and the default model's vocabulary."""
+"""A sentence-transformers model of a few kilobytes: a BERT or MPNet with random weights and our vocabulary."""
 
 import json
 from pathlib import Path
@@ -14,13 +14,15 @@ from encoder.tokenizer import TOKENIZER_FILE
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
 
-def save_tiny_teacher(folder: Path, *, width: int = 32, pooling: str = "mean") -> Path:
+def save_tiny_teacher(folder: Path, *, width: int = 32, pooling: str = "mean", kind: str = "bert") -> Path:
     """Write a teacher that both ways of reading can load."""
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=300
-    )
-    transformers.BertModel(config).save_pretrained(folder)
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 300}
+    if kind == "mpnet":
+        model = transformers.MPNetModel(transformers.MPNetConfig(hidden_size=width, **sizes))
+    else:
+        model = transformers.BertModel(transformers.BertConfig(hidden_size=width, **sizes))
+    model.save_pretrained(folder)
     pipeline = tokenizers.Tokenizer.from_file(str(DEFAULT_MODEL_FOLDER / TOKENIZER_FILE))
     special = [(token, pipeline.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     pipeline.post_processor = tokenizers.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)

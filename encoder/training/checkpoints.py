@@ -19,6 +19,7 @@ from encoder.model import EncoderModel
 from encoder.tokenizer import TOKENIZER_FILE
 from encoder.training.config import TrainConfig
 from encoder.training.gradient_cache import Role
+from encoder.training.optimizing import Optimizer
 from encoder.training.teacher import Teacher
 
 STATE_FILE = "state.pt"
@@ -73,9 +74,7 @@ def distinct(encoders: Encoders) -> dict[str, EncoderModel]:
     return {"query": encoders["query"], "passage": encoders["passage"]}
 
 
-def save_state(
-    out: Path, config: TrainConfig, encoders: Encoders, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
+def save_state(out: Path, config: TrainConfig, encoders: Encoders, optimizer: Optimizer, progress: Progress) -> None:
     """Write ``state.pt`` so that a crash leaves the old file or the new one.
 
     :class:`StorageFull` where it cannot be written; the old one stays.
@@ -98,7 +97,7 @@ def save_state(
         raise StorageFull(f"{partial} cannot be written; make room, and the same command goes on.") from error
 
 
-def load_state(out: Path, config: TrainConfig, encoders: Encoders, optimizer: torch.optim.Optimizer) -> Progress:
+def load_state(out: Path, config: TrainConfig, encoders: Encoders, optimizer: Optimizer) -> Progress:
     """Go on from ``state.pt`` where there is one.
 
     :class:`CheckpointError` where it is broken or of another architecture, :class:`InvalidInput` where it belongs to a
@@ -139,7 +138,7 @@ def what_is_learnt(config: TrainConfig) -> dict[str, Any]:
     """Give what a checkpoint and the run that goes on from it must share; lengths, logs and devices may differ."""
     values = config.model_dump(mode="json")
     learning = {key: values[key] for key in ("optimizer", "sources", "tasks")}
-    teacher = values["teacher"] and {key: values["teacher"][key] for key in ("folder", "tokens_max")}
+    teacher = values["teacher"] and {key: values["teacher"][key] for key in ("folder", "dimension", "tokens_max")}
     return learning | {"teacher": teacher, "seed": config.run.seed}
 
 

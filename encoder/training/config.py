@@ -32,6 +32,10 @@ def _check_rising(widths: tuple[int, ...]) -> tuple[int, ...]:
 Widths = Annotated[tuple[Width, ...], pydantic.AfterValidator(_check_rising)]
 
 
+def _as_list(given: object) -> object:
+    return given if isinstance(given, list | tuple) else [given]
+
+
 class _Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -74,17 +78,20 @@ class ModelTable(_Table):
 
 
 class TeacherTable(_Table):
-    """Whose embeddings are learnt from: any sentence-transformers model."""
+    """Whose embeddings are learnt from: any sentence-transformers model, or several, whose cosines' mean is learnt."""
 
-    folder: Path
+    folder: Annotated[tuple[Path, ...], pydantic.BeforeValidator(_as_list), pydantic.Field(min_length=1)]
+    # Their embeddings, side by side, are turned and cut to so many numbers, those that say most of a sample of texts.
+    dimension: int | None = pydantic.Field(default=None, ge=1)
     tokens_max: int | None = pydantic.Field(default=None, ge=8)  # default: what the teacher itself says
     batch_tokens: int = pydantic.Field(default=262_144, ge=512)  # that it reads at once
     compile: bool = False
 
 
 class OptimizerTable(_Table):
-    """AdamW, a linear warm-up, then half a cosine down to nothing."""
+    """AdamW or Muon, a linear warm-up, then half a cosine down to nothing."""
 
+    kind: Literal["adamw", "muon"] = "adamw"  # Muon: of the layers' matrices, AdamW of all else
     learning_rate: float = pydantic.Field(gt=0)
     warmup_steps: int = pydantic.Field(default=200, ge=0)
     weight_decay: float = pydantic.Field(default=0.01, ge=0)  # of matrices
@@ -166,6 +173,9 @@ class DistillTask(_Task):
     widths: Widths = (32, 64, 128, 256)
     cosine_weight: float = pydantic.Field(default=3.0, ge=0)
     relational_weight: float = pydantic.Field(default=1.0, ge=0)
+    # Of each text, places before its end where the state shall stand for what was read: the teacher's mean up to there.
+    prefixes: int = pydantic.Field(default=0, ge=0, le=256)
+    prefix_weight: float = pydantic.Field(default=1.0, gt=0)
 
 
 class RankingTask(_Task):
@@ -228,6 +238,8 @@ class TrainConfig(_Table):
                     f"tasks.{number} reads texts of up to {widest} tokens, more than run.pack_tokens, "
                     f"{self.run.pack_tokens}"
                 )
+            if isinstance(task, DistillTask) and task.prefixes and self.run.pack_tokens is None:
+                raise ValueError(f"tasks.{number}.prefixes asks packed rows for several places; give run.pack_tokens")
             if self.teacher is None and needs_teacher(task):
                 raise ValueError(f"tasks.{number} learns from a teacher; give [teacher], or set its weights to 0")
             _check_weights(task, f"tasks.{number}")
@@ -259,7 +271,9 @@ def _check_weights(task: Task, place: str) -> None:
     if isinstance(task, RankingTask):
         return
     info_nce = 0.0 if isinstance(task, DistillTask) else task.info_nce_weight
-    if not (info_nce or task.cosine_weight or task.relational_weight):
+    if not (isinstance(task, DistillTask) and task.prefixes) and not (
+        info_nce or task.cosine_weight or task.relational_weight
+    ):
         raise ValueError(f"{place} has no weight above 0, so that nothing would be learnt; give one, or take it out")
     # Of documents the answers are chosen by them, too.
     judges = task.relational_weight or (info_nce if isinstance(task, DocumentsTask) else 0.0)
@@ -283,6 +297,8 @@ def needs_teacher(task: Task) -> bool:
     if isinstance(task, DocumentsTask) and task.info_nce_weight:
         return True  # it says which chunk of a document answers
     if isinstance(task, PairsTask | CropsTask) and task.false_negative_margin is not None:
+        return True
+    if isinstance(task, DistillTask) and task.prefixes:
         return True
     return bool(task.cosine_weight or task.relational_weight)
 

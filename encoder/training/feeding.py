@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from encoder.layouts.opening import open_model
 from encoder.model_config import ModelConfig
 from encoder.progress import reporting
-from encoder.training.config import TrainConfig
+from encoder.training.config import Task, TrainConfig
 from encoder.training.examples import TrainingSet, prepare
 from encoder.training.making import Maker, Place, Rows
 from encoder.training.ranks import Ranks
@@ -90,7 +89,9 @@ class Feed(Dataset[Batch]):
             config=config,
             maker=maker,
             sets=tuple(sets),
-            weights=tuple(_weights(chosen) for chosen in sets),
+            weights=tuple(
+                _weights(maker, task, chosen, ranks.count) for task, chosen in zip(config.tasks, sets, strict=True)
+            ),
             steps=_steps(config, maker, sets[0], ranks.count),
             rank=ranks.rank,
             world_size=ranks.count,
@@ -102,6 +103,10 @@ class Feed(Dataset[Batch]):
             for each in sets:
                 self.maker.epoch_steps(each, task, self.world_size)
                 check_set(task, each)
+
+    def distinct_sets(self) -> list[TrainingSet]:
+        """List the sets of all tasks, each once."""
+        return list({found.folder: found for chosen in self.sets for found in chosen}.values())
 
     def __len__(self) -> int:
         return self.steps
@@ -153,13 +158,11 @@ def _model_configs(config: TrainConfig) -> tuple[ModelConfig, ModelConfig]:
     return open_model(table.start_folder).config, open_model(table.passage_folder).config
 
 
-def _weights(sets: Sequence[TrainingSet]) -> tuple[float, ...]:
-    """Weigh sources as configured; those without a weight by their sizes, 1 in the mean."""
-    sizes = np.array([len(each.queries) or len(each.passages) for each in sets], dtype=np.float64)
-    free = [size for each, size in zip(sets, sizes, strict=True) if each.weight is None]
-    mean = float(np.mean(free)) if free else 1.0
-    weights = [size / mean if each.weight is None else each.weight for each, size in zip(sets, sizes, strict=True)]
-    return tuple(float(weight) for weight in weights)
+def _weights(maker: Maker, task: Task, sets: Sequence[TrainingSet], processes: int) -> tuple[float, ...]:
+    """Weigh sources as configured; those without a weight so that each example is drawn as often, 1 in the mean."""
+    steps = {each.name: maker.epoch_steps(each, task, processes) for each in sets if each.weight is None}
+    mean = sum(steps.values()) / max(len(steps), 1)
+    return tuple(steps[each.name] / mean if each.weight is None else each.weight for each in sets)
 
 
 def _steps(config: TrainConfig, maker: Maker, sets: Sequence[TrainingSet], processes: int) -> int:

@@ -31,8 +31,15 @@ from encoder.training.config import TrainConfig, words_weight_of
 from encoder.training.documents import DocumentRows, documents_step
 from encoder.training.feeding import Batch, Feed
 from encoder.training.gradient_cache import learn
+from encoder.training.joint_teacher import load_teacher, with_width
 from encoder.training.logs import Means, RunLog, plot_losses
-from encoder.training.optimizing import FlatGradients, compile_blocks, learning_rate_factor, make_optimizer
+from encoder.training.optimizing import (
+    FlatGradients,
+    Optimizer,
+    compile_blocks,
+    learning_rate_factor,
+    make_optimizer,
+)
 from encoder.training.ranks import Ranks, joined_ranks
 from encoder.training.rows import WIDTH_MULTIPLE
 from encoder.training.task_checks import check_teacher
@@ -45,7 +52,6 @@ from encoder.training.tasks import (
     pairs_step,
     ranking_step,
 )
-from encoder.training.teacher import load_teacher
 from encoder.training.word_overlap import WordOverlap
 
 _LOG_FIRST = (1, 2, 3)  # steps: so that a mistake is seen at once
@@ -64,7 +70,7 @@ class _Run:
     encoders: Encoders
     context: StepContext
     dtype: torch.dtype
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     gradients: FlatGradients
     progress: Progress
     steps: int
@@ -114,6 +120,16 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
     teacher = None
     if config.teacher is not None and feed.maker.teacher is not None:
         teacher = load_teacher(config.teacher, feed.maker.teacher, ranks.device)
+        if config.teacher.dimension is not None:
+            teacher = with_width(
+                teacher,
+                config.teacher.dimension,
+                feed.maker.teacher,
+                feed.distinct_sets(),
+                config.out,
+                config.model.start_folder,
+                ranks,
+            )
     encoders = start_encoders(config, ranks.device, teacher)
     models = list(distinct(encoders).values())
     if teacher is not None:
@@ -144,8 +160,9 @@ def _words(config: TrainConfig, feed: Feed, model: EncoderModel, ranks: Ranks) -
     rules = feed.maker.teacher
     if rules is None or not any(words_weight_of(task) for task in config.tasks):
         return None
-    sets = {found.folder: found for chosen in feed.sets for found in chosen}
-    return WordOverlap.of(sets.values(), model.config.vocabulary_size, rules.tokens_max + WIDTH_MULTIPLE, ranks.device)
+    return WordOverlap.of(
+        feed.distinct_sets(), model.config.vocabulary_size, rules.tokens_max + WIDTH_MULTIPLE, ranks.device
+    )
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -167,9 +184,7 @@ def _take_steps(run: _Run, batches: Iterator[Batch], interrupt: InterruptRequest
         rate = run.config.optimizer.learning_rate * learning_rate_factor(
             progress.step, share, run.config.optimizer.warmup_steps
         )
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        norm = _step(run, batch)
+        norm = _step(run, batch, rate)
         progress.step += 1
         progress.tokens += batch.tokens
         clock.count(batch.tokens, batch.places)
@@ -196,13 +211,13 @@ def _take_steps(run: _Run, batches: Iterator[Batch], interrupt: InterruptRequest
     return out_of_time
 
 
-def _step(run: _Run, batch: Batch) -> Tensor:
+def _step(run: _Run, batch: Batch, rate: float) -> Tensor:
     """Take one step; returns the gradient's length, still on the device."""
     step = _ready(run, batch.to(run.ranks.device))
     losses = learn(run.encoders, step.readings, step.losses_of, run.dtype)
     norm = run.gradients.finish(run.ranks, run.config.optimizer.gradient_norm_max)
     run.healthy &= torch.isfinite(norm)
-    run.optimizer.step()
+    run.optimizer.step(rate)
     run.gradients.clear()
     task = run.config.tasks[batch.task]
     run.means.add(f"{task.kind}_{task.texts}" if task.kind == "distill" else task.kind, losses)

@@ -17,11 +17,12 @@ from encoder.tokenizer import Tokenizer
 from encoder.training.config import TrainConfig
 from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
 from encoder.training.examples import TrainingSet, prepare
+from encoder.training.joint_teacher import load_teacher
 from encoder.training.mining import Mined, choose, find_near
 from encoder.training.mining_config import MiningConfig
 from encoder.training.nearest import Embedder, Neighbours
 from encoder.training.ranks import Ranks, joined_ranks
-from encoder.training.teacher import load_teacher, teacher_rules
+from encoder.training.teacher import teacher_rules
 
 
 def mine_all(config: TrainConfig, model: Path | None) -> Iterator[tuple[str, Mined]]:

@@ -1,9 +1,10 @@
-"""How weights change: AdamW, one learning-rate schedule, gradients of all parameters in one stretch of memory."""
+"""How weights change: AdamW or Muon, one learning-rate schedule, all gradients in one stretch of memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,17 +40,56 @@ class FlatGradients:
         return norm
 
 
-def make_optimizer(models: Iterable[EncoderModel], table: OptimizerTable) -> torch.optim.AdamW:
-    """AdamW; decay on matrices only, never on decays, biases, norms and embeddings (mamba_ssm marks them so, too)."""
+class Optimizer:
+    """What changes the weights of a run: one of torch's, or one for layers' matrices and one for the rest."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self._parts = parts
+
+    def step(self, learning_rate: float) -> None:
+        """Change the weights by their gradients."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Give what a run needs to go on."""
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from there."""
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def make_optimizer(models: Iterable[EncoderModel], table: OptimizerTable) -> Optimizer:
+    """AdamW; decay on matrices only, never on decays, biases, norms and embeddings (mamba_ssm marks them so, too).
+
+    As ``muon`` the matrices of the layers change by Muon (Jordan et al. 2024), in steps as large as AdamW's (Liu et al.
+    2025, arXiv 2502.16982, section 2.2), so that one learning rate serves both.
+    """
+    layers: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for model in models:
         for name, parameter in model.named_parameters():
             decays = parameter.dim() == 2 and "embedding" not in name and "A_log" not in name
-            (matrices if decays else others).append(parameter)
+            if decays and table.kind == "muon" and name.startswith("backbone.layers"):
+                layers.append(parameter)
+            else:
+                (matrices if decays else others).append(parameter)
     groups = [{"params": matrices, "weight_decay": table.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = others[0].is_cuda
-    return torch.optim.AdamW(groups, lr=table.learning_rate, betas=(0.9, table.beta2), eps=1e-8, fused=fused)
+    betas, fused = (0.9, table.beta2), others[0].is_cuda
+    parts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=table.learning_rate, betas=betas, eps=1e-8, fused=fused)
+    ]
+    if layers:
+        decay = table.weight_decay
+        parts.append(
+            torch.optim.Muon(layers, lr=table.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return Optimizer(parts)
 
 
 def learning_rate_factor(step: int, progress: float, warmup_steps: int) -> float:

@@ -120,6 +120,19 @@ def pack(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int
     )
 
 
+def with_prefixes(
+    texts: TextRows, lengths: NDArray[np.int64], prefixes: NDArray[np.int64], end: int | None
+) -> TextRows:
+    """Ask packed texts of ``lengths (n,)`` also for what stands after their first ``prefixes (n, k)`` tokens, rising.
+
+    Places become ``(n (k + 1), 2)``: of each text those of its prefixes, then its end.
+    """
+    back = lengths[:, None] - prefixes + (end is not None)  # columns from a prefix's last token to the text's end
+    columns = texts.ends[:, 1:] - F.pad(torch.from_numpy(back), (0, 1))
+    rows = texts.ends[:, :1].expand_as(columns)
+    return texts._replace(ends=torch.stack([rows, columns], dim=-1).flatten(0, 1))
+
+
 def fold(tokens: Ids, places: NDArray[np.int64], width: int) -> TextRows:
     """Lay rows ``(b, l)`` of which ``places (n, 2)`` are asked for side by side into rows of ``width``."""
     beside = width // tokens.shape[1]

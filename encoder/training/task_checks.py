@@ -6,7 +6,16 @@ import numpy as np
 
 from encoder.errors import InvalidInput
 from encoder.model_config import ModelConfig
-from encoder.training.config import CropsTask, DocumentsTask, PairsTask, RankingTask, Task, TrainConfig, words_weight_of
+from encoder.training.config import (
+    CropsTask,
+    DistillTask,
+    DocumentsTask,
+    PairsTask,
+    RankingTask,
+    Task,
+    TrainConfig,
+    words_weight_of,
+)
 from encoder.training.examples import TrainingSet
 from encoder.training.teacher import Teacher
 
@@ -56,6 +65,11 @@ def check_teacher(task: Task, place: str, teacher: Teacher, model: ModelConfig) 
             "cosine_weight",
             f"{place}.cosine_weight compares embeddings of {model.embedding_dim} numbers with the teacher's of "
             f"{teacher.dimension}; set it to 0, or the model's projection_dim to {teacher.dimension}.",
+        )
+    if isinstance(task, DistillTask) and task.prefixes and not teacher.takes_means:
+        raise InvalidInput(
+            "prefixes",
+            f"{place}.prefixes needs a teacher that takes the mean of token states, and reads token ids; set it to 0.",
         )
     if words_weight_of(task) and teacher.word_embeddings is None:
         raise InvalidInput(
