@@ -13,14 +13,14 @@ MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
 # A folder of all-MiniLM-L6-v2, or of another sentence-transformers model, to stand beside ours in the table.
 BASELINE ?=
-# Of the experiments: which runs (empty: the six of the comparison), models to read long documents, text of the haystack.
+# Of length: sets whose documents are lengthened. Of the experiments: which runs (empty: the six of the comparison), models to read long documents, text of the haystack.
 RUNS ?=
 MODELS ?= runs/paper-mamba runs/paper-transformer encoder/models/default
 LENGTH_SETS ?= encoder/evaluation/datasets/squad_xquad_en
 HAYSTACK ?= datasets/evidence_inference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes paper-runs paper-length paper-needle paper-speed paper-plots clean
+.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-context prove-length prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes paper-runs paper-length paper-needle paper-speed paper-plots clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -67,6 +67,18 @@ evaluate-baseline: setup  ## Measure BM25 and the sentence-transformers model BA
 
 prove-quality: evaluate  ## Fail unless the quality in RESULTS clears the project's bars.
 	$(BIN)/python tests/benchmarks/prove_quality.py $(RESULTS)
+
+prove-context: setup  ## Fail unless chunks in one pass through documents are found as well as alone, over DATASETS.
+	@mkdir -p build
+	$(BIN)/mamba-search evaluate --json $(foreach set,$(wildcard $(DATASETS)/*/),--dataset $(set)) --mode dense --run-dir build/runs-alone > build/alone.jsonl
+	$(BIN)/mamba-search evaluate --json $(foreach set,$(wildcard $(DATASETS)/*/),--dataset $(set)) --mode dense --chunks one-pass --baseline build/runs-alone > build/one-pass.jsonl
+	$(BIN)/python tests/benchmarks/prove_context.py build/one-pass.jsonl
+
+prove-length: setup  ## Fail unless documents of LENGTH_SETS are found at 32K tokens nearly as well as at 2K.
+	@mkdir -p build
+	$(BIN)/mamba-search evaluate --json $(addprefix --dataset ,$(LENGTH_SETS)) --mode dense --length 2048 --length 32768 > build/length.jsonl
+	$(BIN)/mamba-search evaluate --json $(addprefix --dataset ,$(LENGTH_SETS)) --mode dense --length 2048 --length 32768 --chunks document >> build/length.jsonl
+	$(BIN)/python tests/benchmarks/prove_length.py build/length.jsonl
 
 prove-bm25: setup  ## Fail unless BM25 here agrees with an independent implementation over DATASETS.
 	$(BIN)/python tests/benchmarks/compare_bm25.py $(wildcard $(DATASETS)/*/)

@@ -112,6 +112,29 @@ def test_muon_and_prefixes_go_on_exactly_too(data: Path, teacher: Path, tmp_path
     assert learnt[-1] < learnt[0]
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_embeddings_may_change_less_than_the_rest(kind: str, data: Path, teacher: Path, tmp_path: Path) -> None:
+    def moved(share: float) -> dict[str, float]:
+        config = train_config(
+            data,
+            teacher,
+            [distill_task()],
+            out=tmp_path / f"share-{share}",
+            run={"steps": 3},
+            optimizer={"kind": kind, "learning_rate": 1e-3, "warmup_steps": 1, "embedding_share": share},
+        )
+        assert not train(config, stop_after=1)
+        before = weights(config.out)
+        assert not train(config, stop_after=1)
+        return {name: float((value - before[name]).norm()) for name, value in weights(config.out).items()}
+
+    whole, tenth, none = moved(1.0), moved(0.1), moved(0.0)
+    name = "shared.backbone.embedding.weight"
+    assert none[name] == 0
+    assert tenth[name] == pytest.approx(whole[name] / 10, rel=0.3)
+    assert none["shared.backbone.layers.0.mixer.in_proj.weight"] > 0
+
+
 def _train_in_process(rank: int, config: TrainConfig, meeting: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     assert not train(config, stop_after=2)
@@ -303,7 +326,7 @@ def test_it_ends_when_its_time_is_over(data: Path, tmp_path: Path) -> None:
     assert train(config)
     rows = logged(tmp_path)
     assert 0 < rows[-1]["step"] < 10_000
-    assert rows[-1]["learning_rate"] < rows[2]["learning_rate"] * 2
+    assert rows[-1]["progress"] > 0.3  # of the time: the last row comes some steps before the end
     assert train(config)  # nothing is left to do
     assert logged(tmp_path)[-1] == rows[-1]
 

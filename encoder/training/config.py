@@ -93,6 +93,8 @@ class OptimizerTable(_Table):
 
     kind: Literal["adamw", "muon"] = "adamw"  # Muon: of the layers' matrices, AdamW of all else
     learning_rate: float = pydantic.Field(gt=0)
+    # Of it, what token embeddings change by: a rare token's gradients are few and loud, and a teacher's a good start.
+    embedding_share: float = pydantic.Field(default=1.0, ge=0, le=1)
     warmup_steps: int = pydantic.Field(default=200, ge=0)
     weight_decay: float = pydantic.Field(default=0.01, ge=0)  # of matrices
     beta2: float = pydantic.Field(default=0.98, gt=0, lt=1)

@@ -50,7 +50,7 @@ class Optimizer:
         """Change the weights by their gradients."""
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["share"]
             part.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -72,23 +72,29 @@ def make_optimizer(models: Iterable[EncoderModel], table: OptimizerTable) -> Opt
     layers: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
+    embeddings: list[nn.Parameter] = []
     for model in models:
         for name, parameter in model.named_parameters():
-            decays = parameter.dim() == 2 and "embedding" not in name and "A_log" not in name
-            if decays and table.kind == "muon" and name.startswith("backbone.layers"):
+            if name == "backbone.embedding.weight":
+                embeddings.append(parameter)
+            elif parameter.dim() != 2 or "A_log" in name:
+                others.append(parameter)
+            elif table.kind == "muon" and name.startswith("backbone.layers"):
                 layers.append(parameter)
             else:
-                (matrices if decays else others).append(parameter)
-    groups = [{"params": matrices, "weight_decay": table.weight_decay}, {"params": others, "weight_decay": 0.0}]
+                matrices.append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": table.weight_decay, "share": 1.0},
+        {"params": others, "weight_decay": 0.0, "share": 1.0},
+        {"params": embeddings, "weight_decay": 0.0, "share": table.embedding_share},
+    ]
     betas, fused = (0.9, table.beta2), others[0].is_cuda
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=table.learning_rate, betas=betas, eps=1e-8, fused=fused)
     ]
     if layers:
-        decay = table.weight_decay
-        parts.append(
-            torch.optim.Muon(layers, lr=table.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        )
+        groups = [{"params": layers, "weight_decay": table.weight_decay, "share": 1.0}]
+        parts.append(torch.optim.Muon(groups, lr=table.learning_rate, adjust_lr_fn="match_rms_adamw"))
     return Optimizer(parts)
 
 
