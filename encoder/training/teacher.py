@@ -125,7 +125,7 @@ def token_map(vocabulary: Mapping[str, int], folder: Path) -> list[int] | None:
         name = found.get("content", token) if isinstance(found, dict) else found
         return name if name in theirs else token
 
-    if "[CLS]" not in vocabulary or not all(name_of(token) in theirs for token in vocabulary):
+    if not {"[CLS]", "[SEP]"} <= vocabulary.keys() or not all(name_of(token) in theirs for token in vocabulary):
         return None
     return [theirs[name_of(token)] for token in sorted(vocabulary, key=vocabulary.__getitem__)]
 
