@@ -77,7 +77,10 @@ def both(
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-4) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert relative_error(found[name], value) <= tolerance, name
+        if value.any():
+            assert relative_error(found[name], value) <= tolerance, name
+        else:  # of one token nothing decays: on a GPU the terms of that 0 cancel but for their last bits
+            assert float(found[name].abs().max()) <= 1e-7, name
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 64, 130])

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from encoder.errors import InvalidInput
 from encoder.training.config import TeacherTable
+from encoder.training.embedders import TeacherEmbedder
 from encoder.training.examples import TrainingSet
 from encoder.training.ranks import Ranks
-from encoder.training.rows import TextRows
+from encoder.training.rows import Ids, TextRows
 from encoder.training.teacher import Teacher, TeacherInput, TeacherRules, load_single
 
 _AXES_FILE = "teacher_axes.safetensors"
@@ -99,25 +100,20 @@ def with_width(
     if ranks.rank == 0 and not path.exists() and learnt is not None and learnt.exists():
         shutil.copyfile(learnt, path)
     if ranks.rank == 0 and not path.exists():
-        found = torch.cat([teacher.embed(_moved(each, ranks.device)) for each in _sample(rules, sets)])
-        save_file({"axes": principal_axes(found, width).contiguous().cpu()}, path)
+        embedder = TeacherEmbedder(teacher, rules, ranks.device)
+        found = np.concatenate([embedder.embed_passages(texts) for texts in _sample(sets)])
+        save_file({"axes": principal_axes(torch.from_numpy(found), width).contiguous()}, path)
     ranks.wait()
     return ReducedTeacher(teacher, load_file(path)["axes"].to(ranks.device))
 
 
-def _sample(rules: TeacherRules, sets: Iterable[TrainingSet]) -> Iterator[TeacherInput]:
+def _sample(sets: Iterable[TrainingSet]) -> Iterator[list[Ids]]:
     for found in sets:
         for store in (found.queries, found.passages):
             numbers = np.flatnonzero(store.lengths > 0)
             if len(numbers):
                 chosen = numbers[np.unique(np.linspace(0, len(numbers) - 1, _SAMPLE).astype(np.int64))]
-                yield rules.ready(*store.texts(chosen, _SAMPLE_TOKENS))
-
-
-def _moved(texts: TeacherInput, device: torch.device) -> TeacherInput:
-    if isinstance(texts, TextRows):
-        return TextRows(texts.tokens.to(device), texts.ends.to(device))
-    return texts
+                yield [store[int(number)][:_SAMPLE_TOKENS] for number in chosen]
 
 
 def principal_axes(embeddings: Tensor, dimension: int) -> Tensor:
