@@ -1,7 +1,8 @@
 """Batches, made beside the loop: what step N reads, as tensors, in other processes so that the launches never wait.
 
 Which task and which source a step draws follows from the seed and the step, the same in all processes; what it draws,
-from its rank, too.
+from its rank, too. Where other texts of a batch are negatives, all are of one source, so that they are hard to tell
+apart; other tasks draw from all sources at once, so that no step pulls towards a single one.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from encoder.layouts.opening import open_model
 from encoder.model_config import ModelConfig
 from encoder.progress import reporting
-from encoder.training.config import Task, TrainConfig
+from encoder.training.config import DistillTask, DocumentsTask, Task, TrainConfig
 from encoder.training.examples import TrainingSet, prepare
+from encoder.training.joining import JoinedSet, join_sets
 from encoder.training.making import Maker, Place, Rows
 from encoder.training.ranks import Ranks
 from encoder.training.rows import RowRules
@@ -53,7 +55,8 @@ class Feed(Dataset[Batch]):
 
     config: TrainConfig
     maker: Maker
-    sets: tuple[tuple[TrainingSet, ...], ...]  # of each task
+    sources: tuple[TrainingSet, ...]
+    sets: tuple[tuple[TrainingSet, ...], ...]  # that each task draws from: sources, or several as one
     weights: tuple[tuple[float, ...], ...]  # how often each of them is drawn
     steps: int
     rank: int
@@ -81,17 +84,21 @@ class Feed(Dataset[Batch]):
                 report_of=report_of,
             )
         by_name = {each.name: each for each in found}
-        sets = []
+        sets, weights = [], []
         for task in config.tasks:
             sources = [source for source in config.sources if not task.sources or source.name in task.sources]
-            sets.append(tuple(by_name[part.name] for part in expand(sources)))
+            chosen = [by_name[part.name] for part in expand(sources)]
+            shares = _weights(maker, task, chosen, ranks.count)
+            if _draws_from_all(task):
+                chosen, shares = _join(chosen, shares)
+            sets.append(tuple(chosen))
+            weights.append(tuple(shares))
         return cls(
             config=config,
             maker=maker,
+            sources=tuple(found),
             sets=tuple(sets),
-            weights=tuple(
-                _weights(maker, task, chosen, ranks.count) for task, chosen in zip(config.tasks, sets, strict=True)
-            ),
+            weights=tuple(weights),
             steps=_steps(config, maker, sets[0], ranks.count),
             rank=ranks.rank,
             world_size=ranks.count,
@@ -103,10 +110,6 @@ class Feed(Dataset[Batch]):
             for each in sets:
                 self.maker.epoch_steps(each, task, self.world_size)
                 check_set(task, each)
-
-    def distinct_sets(self) -> list[TrainingSet]:
-        """List the sets of all tasks, each once."""
-        return list({found.folder: found for chosen in self.sets for found in chosen}.values())
 
     def __len__(self) -> int:
         return self.steps
@@ -158,11 +161,27 @@ def _model_configs(config: TrainConfig) -> tuple[ModelConfig, ModelConfig]:
     return open_model(table.start_folder).config, open_model(table.passage_folder).config
 
 
-def _weights(maker: Maker, task: Task, sets: Sequence[TrainingSet], processes: int) -> tuple[float, ...]:
+def _weights(maker: Maker, task: Task, sets: Sequence[TrainingSet], processes: int) -> list[float]:
     """Weigh sources as configured; those without a weight so that each example is drawn as often, 1 in the mean."""
     steps = {each.name: maker.epoch_steps(each, task, processes) for each in sets if each.weight is None}
     mean = sum(steps.values()) / max(len(steps), 1)
-    return tuple(steps[each.name] / mean if each.weight is None else each.weight for each in sets)
+    return [steps[each.name] / mean if each.weight is None else each.weight for each in sets]
+
+
+def _draws_from_all(task: Task) -> bool:
+    """Tell whether the texts of a task's batches are no negatives of one another."""
+    return isinstance(task, DistillTask) or (isinstance(task, DocumentsTask) and not task.info_nce_weight)
+
+
+def _join(sets: Sequence[TrainingSet], weights: Sequence[float]) -> tuple[list[TrainingSet], list[float]]:
+    """Make one set of those without a weight of their own, with the weight of all of them."""
+    alike = [each for each in sets if each.weight is None]
+    if len(alike) < 2:
+        return list(sets), list(weights)
+    others = [(each, weight) for each, weight in zip(sets, weights, strict=True) if each.weight is not None]
+    rest = sum(weight for each, weight in zip(sets, weights, strict=True) if each.weight is None)
+    joined: JoinedSet = join_sets(alike)
+    return [joined, *(each for each, _ in others)], [rest, *(weight for _, weight in others)]
 
 
 def _steps(config: TrainConfig, maker: Maker, sets: Sequence[TrainingSet], processes: int) -> int:

@@ -22,7 +22,7 @@ from encoder.training.rows import Ids, TextRows
 from encoder.training.teacher import Teacher, TeacherInput, TeacherRules, load_single
 
 _AXES_FILE = "teacher_axes.safetensors"
-_SAMPLE = 512  # texts of each store of each set
+_SAMPLE = 128  # texts of each store of each set
 _SAMPLE_TOKENS = 254  # of each of them
 
 

@@ -125,7 +125,7 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
                 teacher,
                 config.teacher.dimension,
                 feed.maker.teacher,
-                feed.distinct_sets(),
+                feed.sources,
                 config.out,
                 config.model.start_folder,
                 ranks,
@@ -160,9 +160,7 @@ def _words(config: TrainConfig, feed: Feed, model: EncoderModel, ranks: Ranks) -
     rules = feed.maker.teacher
     if rules is None or not any(words_weight_of(task) for task in config.tasks):
         return None
-    return WordOverlap.of(
-        feed.distinct_sets(), model.config.vocabulary_size, rules.tokens_max + WIDTH_MULTIPLE, ranks.device
-    )
+    return WordOverlap.of(feed.sources, model.config.vocabulary_size, rules.tokens_max + WIDTH_MULTIPLE, ranks.device)
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -156,9 +156,8 @@ class BertTeacher:
         transformers_logging.set_verbosity(logging.ERROR)  # that the pooling layer is left out is meant
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         dtype = torch.float16 if device.type == "cuda" else torch.float32
-        # MPNet adds a bias of its own to the scores of attention, and knows no other way to compute it.
-        self._fused = _read(folder / "config.json").get("model_type") != "mpnet"
-        attention = "sdpa" if self._fused else "eager"
+        self._is_mpnet = _read(folder / "config.json").get("model_type") == "mpnet"
+        attention = "eager" if self._is_mpnet else "sdpa"
         bert: nn.Module = AutoModel.from_pretrained(
             folder, dtype=dtype, add_pooling_layer=False, attn_implementation=attention
         )
@@ -206,9 +205,11 @@ class BertTeacher:
     def _read(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """Give the last hidden states ``(b, l, d)``."""
         read = torch.arange(tokens.shape[1], device=tokens.device) <= ends[:, None]  # (b, l)
+        ids = self._ids[tokens.long()]
+        if self._is_mpnet:
+            return _read_mpnet(self.bert, ids, read)
         # With four dimensions it is taken as it is; of a mask with two, fused attention asks the device for its values.
-        mask = read[:, None, None] if self._fused else read
-        found = self.bert(input_ids=self._ids[tokens.long()], attention_mask=mask)
+        found = self.bert(input_ids=ids, attention_mask=read[:, None, None])
         hidden: Tensor = found.last_hidden_state
         return hidden
 
@@ -219,6 +220,26 @@ class BertTeacher:
         read = torch.arange(hidden.shape[1], device=hidden.device) <= ends[:, None]
         mean = torch.bmm((read / (ends[:, None] + 1)).to(hidden.dtype)[:, None], hidden)[:, 0]
         return mean.float()
+
+
+def _read_mpnet(mpnet: Any, ids: Tensor, read: Tensor) -> Tensor:  # noqa: ANN401 - transformers' own class
+    """Give the last hidden states ``(b, l, d)`` of a transformers MPNet, by fused attention.
+
+    Its scores have a bias by distance (``modeling_mpnet.py``), which transformers adds step by step, in memory.
+    """
+    hidden: Tensor = mpnet.embeddings(input_ids=ids)
+    unread = torch.zeros_like(read, dtype=hidden.dtype).masked_fill_(~read, torch.finfo(hidden.dtype).min)
+    bias = mpnet.encoder.compute_position_bias(hidden[:1]) + unread[:, None, None]  # (b, h, l, l)
+    for layer in mpnet.encoder.layer:
+        own = layer.attention.attn
+        heads = [
+            project(hidden).unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
+            for project in (own.q, own.k, own.v)
+        ]  # (b, h, l, p)
+        mixed = F.scaled_dot_product_attention(*heads, attn_mask=bias).transpose(1, 2).flatten(2)
+        attended = layer.attention.LayerNorm(own.o(mixed) + hidden)
+        hidden = layer.output(layer.intermediate(attended), attended)
+    return hidden
 
 
 class TextTeacher:
