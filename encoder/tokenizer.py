@@ -6,6 +6,7 @@ Special tokens are never read out of text: a user's literal ``[SEP]`` is four or
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from encoder.errors import CheckpointError, InvalidInput
 from encoder.hub import local_folder
 from encoder.layouts.opening import TOKENIZER_FILE as TOKENIZER_FILE
 from encoder.layouts.opening import find_tokenizer
+
+_IN_BRACKETS = re.compile(r"[\[<].+[\]>]$")
 
 
 def check_characters(field: str, text: str) -> None:
@@ -80,6 +83,12 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         """Number of ids, special tokens included: one more than the highest, as some vocabularies have gaps."""
         return max(self._pipeline.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def ordinary_ids(self) -> list[int]:
+        """List the tokens that texts are made of: no special ones, and none in brackets, as BERT's ``[unused0]``."""
+        special = {number for number, token in self._pipeline.get_added_tokens_decoder().items() if token.special}
+        vocabulary = self._pipeline.get_vocab(with_added_tokens=False).items()
+        return sorted(number for token, number in vocabulary if number not in special and not _IN_BRACKETS.match(token))
 
     def token_id(self, token: str) -> int | None:
         """Look up one token, special or not."""

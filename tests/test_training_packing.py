@@ -60,14 +60,19 @@ def test_prefixes_of_packed_texts_end_at_their_last_tokens() -> None:
         assert found == [100, 103, last[0], 140, 140, last[1], 182, 188, last[2]]
 
 
-def test_rows_beside_each_other_keep_their_places_and_numbers() -> None:
+def test_documents_beside_each_other_keep_their_places_and_no_padding() -> None:
     tokens = np.arange(5 * 16).reshape(5, 16)
+    lengths = np.array([10, 16, 16, 12, 1])
     places = np.array([[0, 3], [0, 9], [2, 15], [4, 0]])
-    folded = fold(tokens, places, 48)
+    folded = fold(tokens, lengths, places, 48)
     assert folded.tokens.shape == (2, 48)
     assert [int(folded.tokens[row, column]) for row, column in folded.ends.tolist()] == [3, 9, 47, 64]
     assert folded.sequences is not None
-    assert folded.sequences[:, ::16].tolist() == [[1, 2, 3], [4, 5, 6]]
+    numbers = np.repeat([1, 2, 3, 0, 4, 5, 0], [10, 16, 16, 6, 12, 1, 35])
+    assert folded.sequences.flatten().tolist() == numbers.tolist()
+    assert folded.tokens.flatten()[numbers > 0].tolist() == [
+        token for row, length in zip(tokens.tolist(), lengths, strict=True) for token in row[:length]
+    ]
 
 
 def test_packed_rows_teach_what_rows_of_one_text_teach(data: Path, teacher: Path, tmp_path: Path) -> None:

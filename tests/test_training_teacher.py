@@ -12,7 +12,7 @@ from encoder.errors import CheckpointError, InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.config import TeacherTable
-from encoder.training.joint_teacher import JointTeacher, load_teacher, principal_axes
+from encoder.training.joint_teacher import JointTeacher, load_teacher, principal_axes, whitened
 from encoder.training.rows import TextRows, wrap
 from encoder.training.teacher import BertTeacher, TeacherRules, TextTeacher, teacher_rules
 from tests.tiny_teacher import save_tiny_teacher
@@ -100,6 +100,20 @@ def test_axes_keep_products_and_put_first_what_says_most(tmp_path: Path) -> None
     torch.testing.assert_close(turned @ turned.T, embeddings @ embeddings.T, atol=1e-4, rtol=0)
     lengths = turned.square().sum(0)
     assert (lengths[:-1] >= lengths[1:] - 1e-3).all()
+
+
+def test_whitening_brings_what_says_little_near_to_what_says_much() -> None:
+    embeddings = torch.randn(2000, 6) * torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.25])
+    axes = principal_axes(embeddings, 6)
+    spread = (embeddings @ axes).square().mean(0)
+    for share in (0.0, 0.5, 1.0):
+        found = (embeddings @ whitened(axes, spread, share)).square().mean(0)
+        torch.testing.assert_close(found, spread ** (1 - share), rtol=1e-3, atol=0)
+
+
+def test_whitening_needs_a_dimension() -> None:
+    with pytest.raises(ValueError, match="give a dimension"):
+        TeacherTable(folder=Path("teacher"), whitening=0.3)
 
 
 def test_several_teachers_must_share_the_vocabulary(tmp_path: Path) -> None:

@@ -83,9 +83,18 @@ class TeacherTable(_Table):
     folder: Annotated[tuple[Path, ...], pydantic.BeforeValidator(_as_list), pydantic.Field(min_length=1)]
     # Their embeddings, side by side, are turned and cut to so many numbers, those that say most of a sample of texts.
     dimension: int | None = pydantic.Field(default=None, ge=1)
+    # Of these numbers, how much those that say less are raised towards the others: 0 not at all, 1 to the same spread.
+    # A student gets wrong first what is told apart by little, and ranking is telling apart.
+    whitening: float = pydantic.Field(default=0.0, ge=0, le=1)
     tokens_max: int | None = pydantic.Field(default=None, ge=8)  # default: what the teacher itself says
     batch_tokens: int = pydantic.Field(default=262_144, ge=512)  # that it reads at once
     compile: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> TeacherTable:
+        if self.whitening and self.dimension is None:
+            raise ValueError("whitening raises the numbers that dimension leaves; give a dimension, too")
+        return self
 
 
 class OptimizerTable(_Table):
@@ -178,6 +187,9 @@ class DistillTask(_Task):
     # Of each text, places before its end where the state shall stand for what was read: the teacher's mean up to there.
     prefixes: int = pydantic.Field(default=0, ge=0, le=256)
     prefix_weight: float = pydantic.Field(default=1.0, gt=0)
+    # Of each text, up to this share of the tokens become others, any of the vocabulary alike: most are rare in texts,
+    # so rare that what the teacher makes of them is not learnt otherwise.
+    replaced: float = pydantic.Field(default=0.0, ge=0, lt=1)
 
 
 class RankingTask(_Task):

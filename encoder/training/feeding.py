@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from encoder.layouts.opening import open_model
 from encoder.model_config import ModelConfig
 from encoder.progress import reporting
+from encoder.tokenizer import Tokenizer
 from encoder.training.config import DistillTask, DocumentsTask, Task, TrainConfig
 from encoder.training.examples import TrainingSet, prepare
 from encoder.training.joining import JoinedSet, join_sets
@@ -74,7 +75,8 @@ class Feed(Dataset[Batch]):
         teacher = None
         if config.teacher is not None:
             teacher = teacher_rules(config.teacher, config.model.tokenizer_folder)
-        maker = Maker(RowRules.of(query, passage, config.model.tokenizer_folder), teacher, config.run.pack_tokens)
+        rules = RowRules.of(query, passage, config.model.tokenizer_folder)
+        maker = Maker(rules, teacher, config.run.pack_tokens, _ordinary_ids(config))
         with reporting(bars=ranks.count == 1) as report_of:
             found = prepare(
                 config.sources,
@@ -159,6 +161,13 @@ def _model_configs(config: TrainConfig) -> tuple[ModelConfig, ModelConfig]:
     assert table.start_folder is not None  # the configuration has been checked
     assert table.passage_folder is not None
     return open_model(table.start_folder).config, open_model(table.passage_folder).config
+
+
+def _ordinary_ids(config: TrainConfig) -> tuple[int, ...]:
+    """Give the tokens that may be set in place of others, where a task does so."""
+    if not any(isinstance(task, DistillTask) and task.replaced for task in config.tasks):
+        return ()
+    return tuple(Tokenizer.load(config.model.tokenizer_folder).ordinary_ids())
 
 
 def _weights(maker: Maker, task: Task, sets: Sequence[TrainingSet], processes: int) -> list[float]:

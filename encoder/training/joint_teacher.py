@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -59,7 +58,7 @@ class ReducedTeacher:
     """A teacher whose embeddings are turned and cut to fewer numbers, of which the first say most."""
 
     def __init__(self, teacher: Teacher, axes: Tensor) -> None:
-        """Take ``axes (teacher's d, d)``, orthonormal columns."""
+        """Take ``axes (teacher's d, d)``, orthogonal columns."""
         self._teacher, self._axes = teacher, axes
         self.dimension = axes.shape[1]
         self.word_embeddings, self.takes_means = teacher.word_embeddings, teacher.takes_means
@@ -79,32 +78,44 @@ class ReducedTeacher:
 
 def with_width(
     teacher: Teacher,
-    width: int,
+    table: TeacherTable,
     rules: TeacherRules,
     sets: Iterable[TrainingSet],
     folder: Path,
     start: Path | None,
     ranks: Ranks,
 ) -> Teacher:
-    """Bring a teacher's embeddings to ``width`` numbers, along axes that the first process finds and ``folder`` keeps.
+    """Bring a teacher's embeddings to ``table.dimension`` numbers, along axes that the first process finds.
 
-    They are those of a sample of all sets, or, where the model of the folder ``start`` has learnt some, these. A run
-    that goes on needs the very same. :class:`InvalidInput` where the teacher's embeddings have fewer numbers.
+    They are those of a sample of all sets, or, where the model of the folder ``start`` has learnt some, these.
+    ``folder`` keeps them, for a run that goes on needs the very same. :class:`InvalidInput` where the teacher's
+    embeddings have fewer numbers.
     """
+    width = table.dimension
+    assert width is not None  # it is asked for
     if width > teacher.dimension:
         raise InvalidInput(
             "dimension", f"teacher.dimension is {width}; the teacher's embeddings have {teacher.dimension} numbers."
         )
     path = folder / _AXES_FILE
     learnt = None if start is None else start / _AXES_FILE
-    if ranks.rank == 0 and not path.exists() and learnt is not None and learnt.exists():
-        shutil.copyfile(learnt, path)
     if ranks.rank == 0 and not path.exists():
         embedder = TeacherEmbedder(teacher, rules, ranks.device)
-        found = np.concatenate([embedder.embed_passages(texts) for texts in _sample(sets)])
-        save_file({"axes": principal_axes(torch.from_numpy(found), width).contiguous()}, path)
+        found = torch.from_numpy(np.concatenate([embedder.embed_passages(texts) for texts in _sample(sets)]))
+        known = learnt is not None and learnt.exists()
+        axes = load_file(learnt)["axes"] if learnt is not None and known else principal_axes(found, width).contiguous()
+        save_file({"axes": axes, "spread": (found @ axes).square().mean(0)}, path)
     ranks.wait()
-    return ReducedTeacher(teacher, load_file(path)["axes"].to(ranks.device))
+    stored = load_file(path)
+    return ReducedTeacher(teacher, whitened(stored["axes"], stored["spread"], table.whitening).to(ranks.device))
+
+
+def whitened(axes: Tensor, spread: Tensor, share: float) -> Tensor:
+    """Lengthen ``axes (teacher's d, d)``, along which embeddings have the mean squares ``spread (d,)``.
+
+    With a ``share`` of 1 all have the same (whitening, Su et al. 2021, arXiv 2103.15316, without the mean taken out).
+    """
+    return axes * spread.clamp_min(1e-6) ** (-share / 2)
 
 
 def _sample(sets: Iterable[TrainingSet]) -> Iterator[list[Ids]]:

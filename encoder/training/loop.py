@@ -123,7 +123,7 @@ def _begin(config: TrainConfig, ranks: Ranks, feed: Feed) -> _Run:
         if config.teacher.dimension is not None:
             teacher = with_width(
                 teacher,
-                config.teacher.dimension,
+                config.teacher,
                 feed.maker.teacher,
                 feed.sources,
                 config.out,

@@ -18,6 +18,7 @@ from encoder.training.sampling import (
     PairShape,
     RankingShape,
     Shape,
+    TextBatch,
     TextShape,
     batches_per_epoch,
     crop_batch,
@@ -30,7 +31,7 @@ from encoder.training.tasks import DistillRows, PairRows, RankingRows
 from encoder.training.teacher import TeacherInput, TeacherRules
 from encoder.training.token_store import Numbers, Tokens
 
-_SEED_OF_PREFIXES = 11
+_SEED_OF_PREFIXES, _SEED_OF_OTHERS = 11, 12
 
 Rows = PairRows | DistillRows | RankingRows | DocumentRows
 
@@ -59,6 +60,7 @@ class Maker:
     rules: RowRules
     teacher: TeacherRules | None
     pack_tokens: int | None = None  # width of packed rows
+    ordinary_ids: tuple[int, ...] = ()  # that may stand in place of others
 
     def shape(self, task: Task) -> Shape:
         """Give a task's batches the shape that leaves room for the model's special tokens."""
@@ -154,6 +156,8 @@ class Maker:
 
     def _distill(self, training_set: TrainingSet, task: DistillTask, shape: TextShape, place: Place) -> Made:
         found = text_batch(training_set, shape, *place)
+        if task.replaced:
+            found = self._with_others(found, task.replaced, place)
         is_query = task.texts == "queries"
         texts = (self._queries if is_query else self._passages)(found.tokens, found.lengths)
         teacher = self._ask(found.tokens, found.lengths)
@@ -164,6 +168,16 @@ class Maker:
         prefixes = np.sort(rng.integers(1, found.lengths[:, None] + 1, (len(found.lengths), task.prefixes)), axis=1)
         texts = with_prefixes(texts, found.lengths, prefixes, self.rules.end)
         return _made(DistillRows(is_query, texts, teacher, torch.from_numpy(prefixes)), texts)
+
+    def _with_others(self, texts: TextBatch, share_max: float, place: Place) -> TextBatch:
+        """Set other tokens in place of some, of each text another share up to ``share_max``."""
+        rng = np.random.default_rng([*place, _SEED_OF_OTHERS])
+        shares = share_max * rng.random((len(texts.tokens), 1))
+        chosen = (rng.random(texts.tokens.shape) < shares) & (np.arange(texts.tokens.shape[1]) < texts.lengths[:, None])
+        others = rng.choice(np.asarray(self.ordinary_ids), int(chosen.sum()))
+        tokens = texts.tokens.copy()
+        tokens[chosen] = others
+        return texts._replace(tokens=tokens)
 
     def _documents(self, training_set: TrainingSet, task: DocumentsTask, shape: DocumentShape, place: Place) -> Made:
         found = document_batch(training_set, shape, *place)
@@ -176,7 +190,7 @@ class Maker:
             piece = np.ascontiguousarray(tokens[:, start : start + task.piece_tokens])
             pieces.append(TextRows(torch.from_numpy(piece), torch.from_numpy(inside)))
         if self.pack_tokens is not None and len(pieces) == 1:
-            pieces = [fold(tokens, places, self.pack_tokens)]
+            pieces = [fold(tokens, found.lengths, places, self.pack_tokens)]
         chunk_tokens, chunk_lengths = found.chunks(task.opening_tokens)
         queries = self._queries(found.query_tokens, found.query_lengths)
         asks = needs_teacher(task)
@@ -190,7 +204,8 @@ class Maker:
             torch.from_numpy(found.query_numbers),
         )
         made = _made(rows, queries)
-        return made._replace(tokens=made.tokens + int(found.lengths.sum()), places=made.places + tokens.size)
+        places_read = sum(piece.tokens.numel() for piece in pieces)
+        return made._replace(tokens=made.tokens + int(found.lengths.sum()), places=made.places + places_read)
 
     def _queries(self, tokens: Tokens, lengths: Numbers) -> TextRows:
         return self._lay_out(tokens, lengths, self.rules.query_start)

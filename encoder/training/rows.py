@@ -105,19 +105,8 @@ def pack(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int
     """
     texts = wrap(tokens, lengths, start, end)
     counts = texts.ends.numpy() + 1
-    rows, begins = _next_fit(counts, width)
-    columns = np.arange(texts.tokens.shape[1])
-    inside = columns < counts[:, None]
-    places = (rows * width + begins)[:, None] + columns
-    count = int(rows.max(initial=0)) + 1
-    laid_out, sequences = np.zeros(count * width, np.int32), np.zeros(count * width, np.int32)
-    laid_out[places[inside]] = texts.tokens.numpy()[inside]
-    sequences[places[inside]] = np.repeat(np.arange(1, len(counts) + 1), counts)
-    return TextRows(
-        torch.from_numpy(laid_out.reshape(count, width)),
-        torch.from_numpy(np.stack([rows, begins + counts - 1], axis=1)),
-        torch.from_numpy(sequences.reshape(count, width)),
-    )
+    found = _side_by_side(texts.tokens.numpy(), counts, width)
+    return found.rows._replace(ends=torch.from_numpy(np.stack([found.row, found.begin + counts - 1], axis=1)))
 
 
 def with_prefixes(
@@ -133,21 +122,37 @@ def with_prefixes(
     return texts._replace(ends=torch.stack([rows, columns], dim=-1).flatten(0, 1))
 
 
-def fold(tokens: Ids, places: NDArray[np.int64], width: int) -> TextRows:
-    """Lay rows ``(b, l)`` of which ``places (n, 2)`` are asked for side by side into rows of ``width``."""
-    beside = width // tokens.shape[1]
-    count = -(-len(tokens) // beside)
-    laid_out = np.zeros((count * beside, tokens.shape[1]), np.int32)
-    laid_out[: len(tokens)] = tokens
-    sequences = np.repeat(np.arange(1, len(laid_out) + 1, dtype=np.int32), tokens.shape[1])
-    rows, inside = np.divmod(places[:, 0], beside)
-    columns = inside * tokens.shape[1] + places[:, 1]
-    shape = (count, beside * tokens.shape[1])
-    return TextRows(
-        torch.from_numpy(laid_out.reshape(shape)),
-        torch.from_numpy(np.stack([rows, columns], axis=1)),
-        torch.from_numpy(sequences.reshape(shape)),
-    )
+def fold(documents: Ids, lengths: NDArray[np.int64], places: NDArray[np.int64], width: int) -> TextRows:
+    """Lay documents ``(b, l)`` with their special tokens into rows likewise; of them ``places (n, 2)`` are asked for.
+
+    A place is a document and a column of it.
+    """
+    found = _side_by_side(documents, lengths, width)
+    owners, columns = places[:, 0], places[:, 1]
+    ends = np.stack([found.row[owners], found.begin[owners] + columns], axis=1)
+    return found.rows._replace(ends=torch.from_numpy(ends))
+
+
+class _SideBySide(NamedTuple):
+    rows: TextRows  # whose ends are not yet known
+    row: NDArray[np.int64]  # (b,) of each text
+    begin: NDArray[np.int64]  # (b,) its first column
+
+
+def _side_by_side(tokens: Ids, counts: NDArray[np.int64], width: int) -> _SideBySide:
+    """Lay the first ``counts (b,)`` tokens of texts ``(b, l)`` end to end into as few rows as keep their order."""
+    row, begin = _next_fit(counts, width)
+    columns = np.arange(tokens.shape[1])
+    inside = columns < counts[:, None]
+    places = (row * width + begin)[:, None] + columns
+    count = int(row.max(initial=0)) + 1
+    laid_out, sequences = np.zeros(count * width, np.int32), np.zeros(count * width, np.int32)
+    laid_out[places[inside]] = tokens[inside]
+    sequences[places[inside]] = np.repeat(np.arange(1, len(counts) + 1), counts)
+    shape = (count, width)
+    empty = torch.empty(0, 2, dtype=torch.int64)
+    rows = TextRows(torch.from_numpy(laid_out.reshape(shape)), empty, torch.from_numpy(sequences.reshape(shape)))
+    return _SideBySide(rows, row, begin)
 
 
 def _next_fit(counts: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
