@@ -27,8 +27,10 @@ class JoinedValues:
     def __getitem__(self, places: slice | Numbers) -> NDArray[Any]:
         """Take values at places ``(n,)``, or of a stretch that lies in one part, as a row does."""
         if isinstance(places, slice):
-            owner = self._owner(places.start)
-            return self._parts[owner][places.start - self._begins[owner] : places.stop - self._begins[owner]]
+            owner = int(self._owner(places.start))
+            begin = int(self._begins[owner])
+            row: NDArray[Any] = self._parts[owner][places.start - begin : places.stop - begin]
+            return row
         owners = self._owner(places)
         found = np.empty(len(places), dtype=self._parts[0].dtype)
         for owner in np.unique(owners):

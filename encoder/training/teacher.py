@@ -232,11 +232,11 @@ def _read_mpnet(mpnet: Any, ids: Tensor, read: Tensor) -> Tensor:  # noqa: ANN40
     bias = mpnet.encoder.compute_position_bias(hidden[:1]) + unread[:, None, None]  # (b, h, l, l)
     for layer in mpnet.encoder.layer:
         own = layer.attention.attn
-        heads = [
+        queries, keys, values = (
             project(hidden).unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
             for project in (own.q, own.k, own.v)
-        ]  # (b, h, l, p)
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=bias).transpose(1, 2).flatten(2)
+        )  # (b, h, l, p)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
         attended = layer.attention.LayerNorm(own.o(mixed) + hidden)
         hidden = layer.output(layer.intermediate(attended), attended)
     return hidden
