@@ -13,14 +13,12 @@ from encoder.training.feeding import Feed
 from encoder.training.gradient_cache import embed_piece
 from encoder.training.joint_teacher import load_teacher
 from encoder.training.loop import train
-from encoder.training.ranks import Ranks
 from encoder.training.rows import TextRows
 from encoder.training.tasks import StepContext
 from tests.tiny_model import tiny_config
 from tests.tiny_teacher import save_tiny_teacher
-from tests.training_data import documents_task, logged, train_config, write_sources
+from tests.training_data import ALONE, documents_task, logged, train_config, write_sources
 
-ALONE = Ranks(0, 1, torch.device("cpu"))
 SEPARATOR = 102
 
 

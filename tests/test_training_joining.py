@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,13 +13,11 @@ from encoder.errors import InvalidInput
 from encoder.training.examples import TrainingSet
 from encoder.training.feeding import Feed
 from encoder.training.joining import JoinedSet, join_sets
-from encoder.training.ranks import Ranks
 from encoder.training.sampling import DocumentShape, TextShape, batches_per_epoch, document_batch, text_batch
 from tests.tiny_teacher import save_tiny_teacher
-from tests.training_data import distill_task, documents_task, pairs_task, train_config, write_sources
+from tests.training_data import ALONE, distill_task, documents_task, pairs_task, train_config, write_sources
 from tests.training_sets import made_set, prepared, write_rows
 
-ALONE = Ranks(0, 1, torch.device("cpu"))
 LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 
 

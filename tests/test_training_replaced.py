@@ -8,13 +8,10 @@ import torch
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from encoder.training.feeding import Feed
-from encoder.training.ranks import Ranks
 from encoder.training.rows import TextRows
 from encoder.training.tasks import DistillRows
 from tests.tiny_teacher import save_tiny_teacher
-from tests.training_data import distill_task, train_config, write_sources
-
-ALONE = Ranks(0, 1, torch.device("cpu"))
+from tests.training_data import ALONE, distill_task, train_config, write_sources
 
 
 def texts_of(root: Path, replaced: float) -> tuple[TextRows, TextRows]:

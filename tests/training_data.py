@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from encoder.training.config import TrainConfig, check_config
+from encoder.training.ranks import Ranks
 from tests.tiny_model import tiny_config
 from tests.training_sets import write_rows
 
+ALONE = Ranks(0, 1, torch.device("cpu"))
 TOPICS = ("apples and pears", "ships at sea", "snow in winter", "engines of cars")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -23,7 +24,7 @@ from encoder.progress import reporting
 from encoder.tokenizer import Tokenizer
 from encoder.training.config import DistillTask, DocumentsTask, Task, TrainConfig
 from encoder.training.examples import TrainingSet, prepare
-from encoder.training.joining import JoinedSet, join_sets
+from encoder.training.joining import join_sets
 from encoder.training.making import Maker, Place, Rows
 from encoder.training.ranks import Ranks
 from encoder.training.rows import RowRules
@@ -31,6 +32,7 @@ from encoder.training.shuffling import turn
 from encoder.training.sources import expand
 from encoder.training.task_checks import check_set, check_tasks
 from encoder.training.teacher import teacher_rules
+from encoder.training.token_store import Numbers
 
 _WORKERS_ON_GPU = 4
 _AHEAD = 8  # batches that each worker has ready
@@ -163,11 +165,11 @@ def _model_configs(config: TrainConfig) -> tuple[ModelConfig, ModelConfig]:
     return open_model(table.start_folder).config, open_model(table.passage_folder).config
 
 
-def _ordinary_ids(config: TrainConfig) -> tuple[int, ...]:
+def _ordinary_ids(config: TrainConfig) -> Numbers | None:
     """Give the tokens that may be set in place of others, where a task does so."""
     if not any(isinstance(task, DistillTask) and task.replaced for task in config.tasks):
-        return ()
-    return tuple(Tokenizer.load(config.model.tokenizer_folder).ordinary_ids())
+        return None
+    return np.array(Tokenizer.load(config.model.tokenizer_folder).ordinary_ids())
 
 
 def _weights(maker: Maker, task: Task, sets: Sequence[TrainingSet], processes: int) -> list[float]:
@@ -182,14 +184,15 @@ def _draws_from_all(task: Task) -> bool:
     return isinstance(task, DistillTask) or (isinstance(task, DocumentsTask) and not task.info_nce_weight)
 
 
-def _join(sets: Sequence[TrainingSet], weights: Sequence[float]) -> tuple[list[TrainingSet], list[float]]:
+def _join(sets: list[TrainingSet], weights: list[float]) -> tuple[list[TrainingSet], list[float]]:
     """Make one set of those without a weight of their own, with the weight of all of them."""
-    alike = [each for each in sets if each.weight is None]
+    pairs = list(zip(sets, weights, strict=True))
+    alike = [pair for pair in pairs if pair[0].weight is None]
     if len(alike) < 2:
-        return list(sets), list(weights)
-    others = [(each, weight) for each, weight in zip(sets, weights, strict=True) if each.weight is not None]
-    rest = sum(weight for each, weight in zip(sets, weights, strict=True) if each.weight is None)
-    joined: JoinedSet = join_sets(alike)
+        return sets, weights
+    others = [pair for pair in pairs if pair[0].weight is not None]
+    joined = join_sets([each for each, _ in alike])
+    rest = sum(weight for _, weight in alike)
     return [joined, *(each for each, _ in others)], [rest, *(weight for _, weight in others)]
 
 

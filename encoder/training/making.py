@@ -60,7 +60,7 @@ class Maker:
     rules: RowRules
     teacher: TeacherRules | None
     pack_tokens: int | None = None  # width of packed rows
-    ordinary_ids: tuple[int, ...] = ()  # that may stand in place of others
+    ordinary_ids: Numbers | None = None  # that may stand in place of others
 
     def shape(self, task: Task) -> Shape:
         """Give a task's batches the shape that leaves room for the model's special tokens."""
@@ -171,10 +171,11 @@ class Maker:
 
     def _with_others(self, texts: TextBatch, share_max: float, place: Place) -> TextBatch:
         """Set other tokens in place of some, of each text another share up to ``share_max``."""
+        assert self.ordinary_ids is not None  # where a task asks for it
         rng = np.random.default_rng([*place, _SEED_OF_OTHERS])
         shares = share_max * rng.random((len(texts.tokens), 1))
         chosen = (rng.random(texts.tokens.shape) < shares) & (np.arange(texts.tokens.shape[1]) < texts.lengths[:, None])
-        others = rng.choice(np.asarray(self.ordinary_ids), int(chosen.sum()))
+        others = rng.choice(self.ordinary_ids, int(chosen.sum()))
         tokens = texts.tokens.copy()
         tokens[chosen] = others
         return texts._replace(tokens=tokens)
