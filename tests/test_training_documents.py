@@ -15,6 +15,7 @@ from encoder.training.joint_teacher import load_teacher
 from encoder.training.loop import train
 from encoder.training.rows import TextRows
 from encoder.training.tasks import StepContext
+from encoder.training.teacher_rules import TeacherInput
 from tests.tiny_model import tiny_config
 from tests.tiny_teacher import save_tiny_teacher
 from tests.training_data import ALONE, documents_task, logged, train_config, write_sources
@@ -32,12 +33,20 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_teacher(tmp_path_factory.mktemp("teacher"))
 
 
+def only(texts: TeacherInput | None) -> TextRows:
+    """Give what the one teacher reads, token ids."""
+    assert texts is not None
+    (rows,) = texts
+    assert isinstance(rows, TextRows)
+    return rows
+
+
 def test_a_batch_holds_each_chunk_alone_and_its_place_in_the_pieces(data: Path, teacher: Path) -> None:
     config = train_config(data, teacher, [documents_task(widths=[1024], piece_tokens=256)])
     rows = Feed.open(config, ALONE)[0].rows
     assert isinstance(rows, DocumentRows)
     assert len(rows.pieces) == 4
-    assert isinstance(rows.chunks, TextRows)
+    chunks = only(rows.chunks)
     joined = torch.cat([piece.tokens for piece in rows.pieces], dim=1)
     number = 0
     begins: dict[int, int] = {}
@@ -46,7 +55,7 @@ def test_a_batch_holds_each_chunk_alone_and_its_place_in_the_pieces(data: Path, 
         for row, column in places.tolist():
             assert tokens[row, column] == SEPARATOR
             end = index * 256 + column
-            alone = rows.chunks.tokens[number, 1 : int(rows.chunks.ends[number])]
+            alone = chunks.tokens[number, 1 : int(chunks.ends[number])]
             # This teacher reads 128 tokens, of which two are special.
             assert joined[row, begins.get(row, 0) : end][:126].tolist() == alone.tolist()
             assert rows.owners[number] == row
@@ -139,13 +148,12 @@ def test_the_teacher_may_read_the_documents_opening_before_each_later_chunk(data
     )
     assert isinstance(alone, DocumentRows)
     assert isinstance(after, DocumentRows)
-    assert isinstance(alone.chunks, TextRows)
-    assert isinstance(after.chunks, TextRows)
+    by_itself, behind = only(alone.chunks), only(after.chunks)
     opening: list[int] = []
     for number, owner in enumerate(alone.owners.tolist()):
-        chunk = alone.chunks.tokens[number, 1 : int(alone.chunks.ends[number])].tolist()
+        chunk = by_itself.tokens[number, 1 : int(by_itself.ends[number])].tolist()
         first = number == 0 or owner != alone.owners[number - 1]
         opening = chunk[:5] if first else opening
         expected = chunk if first else opening + chunk
         # This teacher reads 128 tokens, of which two are special.
-        assert after.chunks.tokens[number, 1 : int(after.chunks.ends[number])].tolist() == expected[:126]
+        assert behind.tokens[number, 1 : int(behind.ends[number])].tolist() == expected[:126]

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from encoder.training.nearest import Embedder, nearest
 from encoder.training.rankings import Method, fuse, targets
 from encoder.training.rows import Ids
 from encoder.training.sampling import PairShape, pair_batch
-from encoder.training.teacher import TeacherInput, TeacherRules
+from encoder.training.teacher_rules import ReadingRules, TeacherInput, TeacherRules
 from encoder.training.units import Units
 from services.cli.app import run as run_command
 from tests.tiny_model import save_tiny_model
@@ -175,23 +176,31 @@ def test_the_model_itself_finds_candidates(tmp_path: Path, tokenizer: Tokenizer)
         ModelEmbedder.load(folder, strange, tokens_max=64, device=torch.device("cpu"))
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_teacher_embeds_texts_of_any_length_in_their_order(tokenizer: Tokenizer, *, shared: bool) -> None:
-    rules = TeacherRules(DEFAULT_MODEL_FOLDER, shared_vocabulary=shared, tokens_max=20, start_id=101, end_id=102)
+@pytest.mark.parametrize("kind", ["shared ids", "text"])
+def test_a_teacher_embeds_texts_of_any_length_in_their_order(
+    tokenizer: Tokenizer, kind: Literal["shared ids", "text"]
+) -> None:
+    rules = TeacherRules((ReadingRules(kind, DEFAULT_MODEL_FOLDER, tokens_max=20, start_id=101, end_id=102),))
 
     class Counting:
         """Embeds a text as the number of its first and of its last word."""
 
         dimension = 2
-        word_embeddings = None
+        word_embeddings: torch.Tensor | None = None
+        shared: int | None = None
+        takes_means = False
 
         def embed(self, texts: TeacherInput) -> torch.Tensor:
-            if isinstance(texts, list):
-                found = [[tokenizer.encode(text)[0], tokenizer.encode(text)[-1]] for text in texts]
+            (reading,) = texts
+            if isinstance(reading, list):
+                found = [[tokenizer.encode(text)[0], tokenizer.encode(text)[-1]] for text in reading]
             else:
-                ends = zip(texts.tokens.tolist(), texts.ends.tolist(), strict=True)
+                ends = zip(reading.tokens.tolist(), reading.ends.tolist(), strict=True)
                 found = [[row[1], row[end - 1]] for row, end in ends]
             return torch.tensor(found, dtype=torch.float32)
+
+        def embed_prefixes(self, texts: TeacherInput, prefixes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            raise AssertionError
 
     embedder = TeacherEmbedder(Counting(), rules, CPU)
     texts = [np.array(tokenizer.encode(" ".join(["ship"] * (7 * n % 11 + 1) + ["snow"]))) for n in range(700)]

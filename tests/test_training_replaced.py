@@ -19,8 +19,9 @@ def texts_of(root: Path, replaced: float) -> tuple[TextRows, TextRows]:
     task = distill_task(sources=["texts"], texts="windows", widths=[64], batch_size=48, replaced=replaced)
     rows = Feed.open(train_config(root, root / "teacher", [task]), ALONE)[0].rows
     assert isinstance(rows, DistillRows)
-    assert isinstance(rows.teacher, TextRows)
-    return rows.texts, rows.teacher
+    (teacher,) = rows.teacher
+    assert isinstance(teacher, TextRows)
+    return rows.texts, teacher
 
 
 def test_some_tokens_become_others_of_the_vocabulary_for_both(tmp_path: Path) -> None:

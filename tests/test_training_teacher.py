@@ -8,13 +8,14 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from encoder.errors import CheckpointError, InvalidInput
+from encoder.errors import CheckpointError
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.config import TeacherTable
-from encoder.training.joint_teacher import JointTeacher, load_teacher, principal_axes, whitened
+from encoder.training.joint_teacher import load_teacher, principal_axes, rotation, whitened
 from encoder.training.rows import TextRows, wrap
-from encoder.training.teacher import BertTeacher, TeacherRules, TextTeacher, teacher_rules
+from encoder.training.teacher import TextTeacher, load_single
+from encoder.training.teacher_rules import ReadingRules, TeacherRules, teacher_rules
 from tests.tiny_teacher import save_tiny_teacher
 
 CPU = torch.device("cpu")
@@ -34,8 +35,8 @@ def token_rows(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 def test_token_ids_give_what_sentence_transformers_makes_of_the_text(tmp_path: Path, pooling: str) -> None:
     table = TeacherTable(folder=save_tiny_teacher(tmp_path, pooling=pooling), batch_tokens=512)
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    assert [reading.kind for reading in rules.readings] == ["shared ids"]
     teacher = load_teacher(table, rules, CPU)
-    assert isinstance(teacher, BertTeacher)
     found = teacher.embed(rules.ready(*token_rows(TEXTS)))
     expected = SentenceTransformer(str(tmp_path)).encode(TEXTS, normalize_embeddings=True)
     assert teacher.dimension == 32
@@ -57,8 +58,8 @@ def test_tokens_with_other_numbers_and_an_mpnet_are_read_by_ids_too(
     rename_tokens(save_tiny_teacher(tmp_path, kind=kind), names)
     table = TeacherTable(folder=tmp_path)
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    assert [reading.kind for reading in rules.readings] == ["shared ids"]
     teacher = load_teacher(table, rules, CPU)
-    assert isinstance(teacher, BertTeacher)
     expected = SentenceTransformer(str(tmp_path)).encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(teacher.embed(rules.ready(*token_rows(TEXTS))).numpy(), expected, atol=1e-5)
 
@@ -68,8 +69,8 @@ def test_a_prefix_is_the_mean_of_its_tokens_states(tmp_path: Path) -> None:
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
     teacher = load_teacher(table, rules, CPU)
     ready = rules.ready(*token_rows(TEXTS))
-    assert isinstance(ready, TextRows)
-    lengths = ready.ends - 1  # of the texts themselves
+    assert isinstance(ready[0], TextRows)
+    lengths = ready[0].ends - 1  # of the texts themselves
     prefixes = torch.stack([torch.ones_like(lengths), lengths], dim=1)
     whole, before = teacher.embed_prefixes(ready, prefixes)
     torch.testing.assert_close(whole, teacher.embed(ready))
@@ -80,16 +81,19 @@ def test_a_prefix_is_the_mean_of_its_tokens_states(tmp_path: Path) -> None:
             torch.testing.assert_close(before[text, place], expected, atol=1e-5, rtol=0)
 
 
-def test_several_teachers_make_the_mean_of_their_cosines(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("weights", "first"), [(None, 0.5), ([3.0, 1.0], 0.75)])
+def test_several_teachers_make_the_mean_of_their_cosines(
+    tmp_path: Path, weights: list[float] | None, first: float
+) -> None:
     folders = [save_tiny_teacher(tmp_path / "one"), save_tiny_teacher(tmp_path / "other", width=48, kind="mpnet")]
-    table = TeacherTable(folder=folders, dimension=40)
+    table = TeacherTable(folder=folders, dimension=40, weights=weights)
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
     teacher = load_teacher(table, rules, CPU)
-    assert isinstance(teacher, JointTeacher)
     found = teacher.embed(rules.ready(*token_rows(TEXTS)))
     assert found.shape == (3, 80)
     each = [SentenceTransformer(str(folder)).encode(TEXTS, normalize_embeddings=True) for folder in folders]
-    np.testing.assert_allclose((found @ found.T).numpy(), sum(x @ x.T for x in each) / 2, atol=1e-5)
+    one, other = (x @ x.T for x in each)
+    np.testing.assert_allclose((found @ found.T).numpy(), first * one + (1 - first) * other, atol=1e-5)
 
 
 def test_axes_keep_products_and_put_first_what_says_most(tmp_path: Path) -> None:
@@ -107,48 +111,90 @@ def test_whitening_brings_what_says_little_near_to_what_says_much() -> None:
     axes = principal_axes(embeddings, 6)
     spread = (embeddings @ axes).square().mean(0)
     for share in (0.0, 0.5, 1.0):
-        found = (embeddings @ whitened(axes, spread, share)).square().mean(0)
+        found = (embeddings @ whitened(embeddings, axes, share)).square().mean(0)
         torch.testing.assert_close(found, spread ** (1 - share), rtol=1e-3, atol=0)
 
 
-def test_whitening_needs_a_dimension() -> None:
+def test_a_rotation_finds_back_what_was_turned() -> None:
+    embeddings = torch.nn.functional.normalize(torch.randn(300, 8), dim=-1)
+    turn = torch.linalg.qr(torch.randn(8, 8)).Q
+    found = rotation(embeddings, embeddings @ turn + 0.01 * torch.randn(300, 8))
+    torch.testing.assert_close(found.T @ found, torch.eye(8), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, turn, atol=0.02, rtol=0)
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(ValueError, match="give a dimension"):
         TeacherTable(folder=Path("teacher"), whitening=0.3)
+    with pytest.raises(ValueError, match="1 weights for 2 folders"):
+        TeacherTable(folder=[Path("one"), Path("other")], weights=[1.0])
 
 
-def test_several_teachers_must_share_the_vocabulary(tmp_path: Path) -> None:
-    folders = [save_tiny_teacher(tmp_path / "one"), save_tiny_teacher(tmp_path / "other")]
-    rename_tokens(folders[1], {"ships": "shipz"})
-    with pytest.raises(InvalidInput, match=r"other does not share the model's vocabulary"):
-        teacher_rules(TeacherTable(folder=folders), DEFAULT_MODEL_FOLDER)
-
-
-def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
-    rename_tokens(save_tiny_teacher(tmp_path), {"ships": "shipz"})
+def test_a_roberta_with_a_vocabulary_of_its_own_reads_its_own_ids(tmp_path: Path) -> None:
+    save_tiny_teacher(tmp_path, kind="roberta", pooling="cls")
+    rename_tokens(tmp_path, {"ships": "shipz"})
     table = TeacherTable(folder=tmp_path)
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
-    assert not rules.shared_vocabulary
+    assert [reading.kind for reading in rules.readings] == ["own ids"]
     teacher = load_teacher(table, rules, CPU)
+    assert (teacher.shared, teacher.takes_means) == (None, False)
+    model = SentenceTransformer(str(tmp_path))
+    long = ["of ships " * 400, *TEXTS]
+    found = teacher.embed(rules.ready(*token_rows(long)))
+    np.testing.assert_allclose(found.numpy(), model.encode(long, normalize_embeddings=True), atol=1e-5)
+    (nothing,) = rules.ready(np.zeros((0, 4), np.int64), np.zeros(0, np.int64))
+    assert isinstance(nothing, TextRows)
+    assert nothing.tokens.shape == (0, 16)
+    torch.zeros(4, 32, requires_grad=True).mul(found).sum().backward()  # it can stand in a loss
+
+
+def test_teachers_of_different_vocabularies_teach_together(tmp_path: Path) -> None:
+    folders = [
+        save_tiny_teacher(tmp_path / "other", kind="roberta", pooling="cls"),
+        save_tiny_teacher(tmp_path / "same", width=48),
+        save_tiny_teacher(tmp_path / "layered"),
+    ]
+    rename_tokens(folders[0], {"ships": "shipz"})
+    rename_tokens(folders[2], {"ships": "shipz"})
+    (folders[2] / TOKENIZER_FILE).rename(folders[2] / "moved.json")  # nothing to make ids with
+    table = TeacherTable(folder=folders[:2])
+    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
+    assert [reading.kind for reading in rules.readings] == ["own ids", "shared ids"]
+    teacher = load_teacher(table, rules, CPU)
+    assert teacher.shared == 1
+    assert teacher.word_embeddings is not None
+    assert teacher.word_embeddings.shape[1] == 48
+    found = teacher.embed(rules.ready(*token_rows(TEXTS)))
+    each = [SentenceTransformer(str(folder)).encode(TEXTS, normalize_embeddings=True) for folder in folders[:2]]
+    np.testing.assert_allclose((found @ found.T).numpy(), sum(x @ x.T for x in each) / 2, atol=1e-5)
+    last = teacher_rules(TeacherTable(folder=folders[2]), DEFAULT_MODEL_FOLDER)
+    assert [reading.kind for reading in last.readings] == ["text"]
+
+
+def test_any_other_model_is_read_through_the_text(tmp_path: Path) -> None:
+    rules = ReadingRules("text", DEFAULT_MODEL_FOLDER, tokens_max=128)
+    save_tiny_teacher(tmp_path)
+    teacher = load_single(tmp_path, TeacherTable(folder=tmp_path), rules, CPU)
     assert isinstance(teacher, TextTeacher)
     ready = rules.ready(*token_rows(TEXTS))
     assert ready[0] == "ships at sea"
     found = teacher.embed(ready)
     expected = SentenceTransformer(str(tmp_path)).encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
-    torch.zeros(3, 32, requires_grad=True).mul(found).sum().backward()  # it can stand in a loss
+    torch.zeros(3, 32, requires_grad=True).mul(found).sum().backward()
 
 
 def test_long_texts_are_cut_where_the_teacher_says(tmp_path: Path) -> None:
     table = TeacherTable(folder=save_tiny_teacher(tmp_path))
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
     tokens = np.full((1, 200), 2003)
-    ready = rules.ready(tokens, np.array([200]))
+    (ready,) = rules.ready(tokens, np.array([200]))
     assert isinstance(ready, TextRows)
     assert ready.ends.tolist() == [127]
     assert ready.tokens.shape == (1, 128)
     longer = teacher_rules(table.model_copy(update={"tokens_max": 1000}), DEFAULT_MODEL_FOLDER)
     assert longer.tokens_max == 288  # of its 300 positions, what rows of whole sixteens take
-    ready = longer.ready(np.full((1, 400), 2003), np.array([400]))
+    (ready,) = longer.ready(np.full((1, 400), 2003), np.array([400]))
     assert isinstance(ready, TextRows)
     assert ready.tokens.shape == (1, 288)
 
@@ -168,7 +214,7 @@ def test_a_folder_that_is_no_teacher_is_refused(tmp_path: Path) -> None:
 
 def test_a_teacher_without_embeddings_of_one_length_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = TeacherTable(folder=save_tiny_teacher(tmp_path))
-    rules = TeacherRules(DEFAULT_MODEL_FOLDER, shared_vocabulary=False, tokens_max=128)
+    rules = TeacherRules((ReadingRules("text", DEFAULT_MODEL_FOLDER, tokens_max=128),))
     monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda _: None)
     with pytest.raises(CheckpointError, match=r"cannot be read as a teacher \(its embeddings have no fixed length"):
         load_teacher(table, rules, CPU)

@@ -12,7 +12,7 @@ from encoder.training import lexical
 from encoder.training.loop import train
 from encoder.training.rows import TextRows, wrap
 from encoder.training.task_checks import check_teacher
-from encoder.training.teacher import TeacherInput
+from encoder.training.teacher_rules import TeacherInput
 from encoder.training.word_overlap import WordOverlap
 from ingest import sparse
 from tests.tiny_model import tiny_config
@@ -88,8 +88,13 @@ def test_a_teacher_of_another_vocabulary_has_no_words_in_common(data: Path, tmp_
     class Foreign:
         dimension = 32
         word_embeddings: torch.Tensor | None = None
+        shared: int | None = None
+        takes_means = False
 
         def embed(self, texts: TeacherInput) -> torch.Tensor:
+            raise AssertionError
+
+        def embed_prefixes(self, texts: TeacherInput, prefixes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             raise AssertionError
 
     with pytest.raises(

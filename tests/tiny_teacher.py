@@ -1,4 +1,4 @@
-"""A sentence-transformers model of a few kilobytes: a BERT or MPNet with random weights and our vocabulary."""
+"""A sentence-transformers model of a few kilobytes: a BERT, RoBERTa or MPNet with random weights and our vocabulary."""
 
 import json
 from pathlib import Path
@@ -20,6 +20,9 @@ def save_tiny_teacher(folder: Path, *, width: int = 32, pooling: str = "mean", k
     sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 300}
     if kind == "mpnet":
         model = transformers.MPNetModel(transformers.MPNetConfig(hidden_size=width, **sizes))
+    elif kind == "roberta":
+        config = transformers.RobertaConfig(vocab_size=30522, hidden_size=width, **sizes)
+        model = transformers.RobertaModel(config)
     else:
         model = transformers.BertModel(transformers.BertConfig(hidden_size=width, **sizes))
     model.save_pretrained(folder)

@@ -81,6 +81,7 @@ class TeacherTable(_Table):
     """Whose embeddings are learnt from: any sentence-transformers model, or several, whose cosines' mean is learnt."""
 
     folder: Annotated[tuple[Path, ...], pydantic.BeforeValidator(_as_list), pydantic.Field(min_length=1)]
+    weights: tuple[pydantic.PositiveFloat, ...] | None = None  # of each in the mean; default: all alike
     # Their embeddings, side by side, are turned and cut to so many numbers, those that say most of a sample of texts.
     dimension: int | None = pydantic.Field(default=None, ge=1)
     # Of these numbers, how much those that say less are raised towards the others: 0 not at all, 1 to the same spread.
@@ -94,6 +95,8 @@ class TeacherTable(_Table):
     def _check(self) -> TeacherTable:
         if self.whitening and self.dimension is None:
             raise ValueError("whitening raises the numbers that dimension leaves; give a dimension, too")
+        if self.weights is not None and len(self.weights) != len(self.folder):
+            raise ValueError(f"there are {len(self.weights)} weights for {len(self.folder)} folders; give each one")
         return self
 
 

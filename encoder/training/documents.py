@@ -20,7 +20,7 @@ from encoder.training.gradient_cache import Reading, in_slices
 from encoder.training.objectives import Losses, cosine_loss, info_nce, over_widths, relational_loss
 from encoder.training.rows import TextRows, fill_up
 from encoder.training.tasks import Step, StepContext
-from encoder.training.teacher import TeacherInput
+from encoder.training.teacher_rules import TeacherInput
 
 _ROWS_MAX = 2**20  # of one process
 

@@ -18,7 +18,8 @@ from encoder.model import EncoderModel
 from encoder.text_encoder import preferred_dtype
 from encoder.tokenizer import Tokenizer
 from encoder.training.rows import Ids, RowRules, TextRows, wrap
-from encoder.training.teacher import Teacher, TeacherRules
+from encoder.training.teacher import Teacher
+from encoder.training.teacher_rules import Reading, TeacherRules
 
 _BATCH_TOKENS = 65_536
 
@@ -80,11 +81,14 @@ class TeacherEmbedder:
     def _embed(self, texts: Sequence[Ids]) -> NDArray[np.float32]:
         def embed(tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
             ready = self._rules.ready(tokens, lengths)
-            if isinstance(ready, TextRows):
-                ready = TextRows(ready.tokens.to(self._device), ready.ends.to(self._device))
-            return self._teacher.embed(ready)
+            return self._teacher.embed([self._placed(part) for part in ready])
 
         return _embed_by_length(texts, self._rules.tokens_max, self._teacher.dimension, embed)
+
+    def _placed(self, part: Reading) -> Reading:
+        if isinstance(part, list):
+            return part
+        return TextRows(part.tokens.to(self._device), part.ends.to(self._device))
 
 
 def _embed_by_length(

@@ -31,7 +31,7 @@ from encoder.training.rows import RowRules
 from encoder.training.shuffling import turn
 from encoder.training.sources import expand
 from encoder.training.task_checks import check_set, check_tasks
-from encoder.training.teacher import teacher_rules
+from encoder.training.teacher_rules import teacher_rules
 from encoder.training.token_store import Numbers
 
 _WORKERS_ON_GPU = 4

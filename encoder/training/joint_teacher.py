@@ -13,12 +13,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from encoder.errors import InvalidInput
+from encoder.tokenizer import Tokenizer
 from encoder.training.config import TeacherTable
-from encoder.training.embedders import TeacherEmbedder
+from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
 from encoder.training.examples import TrainingSet
+from encoder.training.nearest import Embedder
 from encoder.training.ranks import Ranks
 from encoder.training.rows import Ids, TextRows
-from encoder.training.teacher import Teacher, TeacherInput, TeacherRules, load_single
+from encoder.training.teacher import SingleTeacher, Teacher, load_single
+from encoder.training.teacher_rules import TeacherInput, TeacherRules
 
 _AXES_FILE = "teacher_axes.safetensors"
 _SAMPLE = 128  # texts of each store of each set
@@ -27,48 +30,59 @@ _SAMPLE_TOKENS = 254  # of each of them
 
 def load_teacher(table: TeacherTable, rules: TeacherRules, device: torch.device) -> Teacher:
     """Load the teacher or teachers; :class:`~encoder.errors.CheckpointError` where a folder is broken."""
-    found = [load_single(folder, table, rules, device) for folder in table.folder]
-    return found[0] if len(found) == 1 else JointTeacher(found)
+    pairs = zip(table.folder, rules.readings, strict=True)
+    found = [load_single(folder, table, reading, device) for folder, reading in pairs]
+    kinds = [reading.kind for reading in rules.readings]
+    return JointTeacher(found, table.weights, kinds.index("shared ids") if "shared ids" in kinds else None)
 
 
 class JointTeacher:
-    """Several teachers side by side: a cosine of theirs is the mean of each one's."""
+    """Teachers side by side: a cosine of theirs is the weighted mean of each one's."""
 
-    def __init__(self, teachers: Sequence[Teacher]) -> None:
+    def __init__(self, teachers: Sequence[SingleTeacher], weights: Sequence[float] | None, shared: int | None) -> None:
+        """Take the teachers, their weights if not all are alike, and which of them reads the student's token ids."""
         self._teachers = teachers
+        weights = weights or [1.0] * len(teachers)
+        self._lengths = [math.sqrt(weight / sum(weights)) for weight in weights]
         self.dimension: int = sum(each.dimension for each in teachers)
-        self.word_embeddings = teachers[0].word_embeddings
+        self.shared = shared
+        self.word_embeddings = None if shared is None else teachers[shared].word_embeddings
         self.takes_means = all(each.takes_means for each in teachers)
 
     def embed(self, texts: TeacherInput) -> Tensor:
-        """See :class:`~encoder.training.teacher.Teacher`."""
-        return self._join([each.embed(texts) for each in self._teachers])
+        """See :class:`Teacher`."""
+        return self._join([each.embed(part) for each, part in zip(self._teachers, texts, strict=True)])
 
-    def embed_prefixes(self, texts: TextRows, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`~encoder.training.teacher.Teacher`."""
-        found = [each.embed_prefixes(texts, prefixes) for each in self._teachers]
-        return self._join([whole for whole, _ in found]), self._join([before for _, before in found])
+    def embed_prefixes(self, texts: TeacherInput, prefixes: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Teacher`."""
+        wholes, befores = [], []
+        for each, part in zip(self._teachers, texts, strict=True):
+            assert isinstance(part, TextRows)  # the task has been checked
+            whole, before = each.embed_prefixes(part, prefixes)
+            wholes.append(whole)
+            befores.append(before)
+        return self._join(wholes), self._join(befores)
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
-        joined: Tensor = torch.cat([*parts], dim=-1) / math.sqrt(len(parts))
-        return joined
+        return torch.cat([length * part for length, part in zip(self._lengths, parts, strict=True)], dim=-1)
 
 
 class ReducedTeacher:
     """A teacher whose embeddings are turned and cut to fewer numbers, of which the first say most."""
 
     def __init__(self, teacher: Teacher, axes: Tensor) -> None:
-        """Take ``axes (teacher's d, d)``, orthogonal columns."""
+        """Take ``axes (teacher's d, d)``."""
         self._teacher, self._axes = teacher, axes
         self.dimension = axes.shape[1]
-        self.word_embeddings, self.takes_means = teacher.word_embeddings, teacher.takes_means
+        self.word_embeddings, self.shared = teacher.word_embeddings, teacher.shared
+        self.takes_means = teacher.takes_means
 
     def embed(self, texts: TeacherInput) -> Tensor:
-        """See :class:`~encoder.training.teacher.Teacher`."""
+        """See :class:`Teacher`."""
         return self._reduce(self._teacher.embed(texts))
 
-    def embed_prefixes(self, texts: TextRows, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`~encoder.training.teacher.Teacher`."""
+    def embed_prefixes(self, texts: TeacherInput, prefixes: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Teacher`."""
         whole, before = self._teacher.embed_prefixes(texts, prefixes)
         return self._reduce(whole), self._reduce(before)
 
@@ -87,9 +101,9 @@ def with_width(
 ) -> Teacher:
     """Bring a teacher's embeddings to ``table.dimension`` numbers, along axes that the first process finds.
 
-    They are those of a sample of all sets, or, where the model of the folder ``start`` has learnt some, these.
-    ``folder`` keeps them, for a run that goes on needs the very same. :class:`InvalidInput` where the teacher's
-    embeddings have fewer numbers.
+    They are those of a sample of all sets, turned to where the model of the folder ``start`` puts the same texts: what
+    it has learnt, perhaps of other teachers, stays of use. ``folder`` keeps them, for a run that goes on needs the very
+    same. :class:`InvalidInput` where the teacher's embeddings have fewer numbers.
     """
     width = table.dimension
     assert width is not None  # it is asked for
@@ -98,24 +112,39 @@ def with_width(
             "dimension", f"teacher.dimension is {width}; the teacher's embeddings have {teacher.dimension} numbers."
         )
     path = folder / _AXES_FILE
-    learnt = None if start is None else start / _AXES_FILE
     if ranks.rank == 0 and not path.exists():
-        embedder = TeacherEmbedder(teacher, rules, ranks.device)
-        found = torch.from_numpy(np.concatenate([embedder.embed_passages(texts) for texts in _sample(sets)]))
-        known = learnt is not None and learnt.exists()
-        axes = load_file(learnt)["axes"] if learnt is not None and known else principal_axes(found, width).contiguous()
-        save_file({"axes": axes, "spread": (found @ axes).square().mean(0)}, path)
+        embedders: list[Embedder] = [TeacherEmbedder(teacher, rules, ranks.device)]
+        if start is not None:
+            tokenizer = Tokenizer.load(rules.readings[0].tokenizer_folder)
+            embedders.append(ModelEmbedder.load(start, tokenizer, _SAMPLE_TOKENS, ranks.device))
+        parts = [[torch.from_numpy(each.embed_passages(texts)) for each in embedders] for texts in _sample(sets)]
+        found, *known = [torch.cat(list(part)) for part in zip(*parts, strict=True)]
+        axes = whitened(found, principal_axes(found, width), table.whitening)
+        if known and known[0].shape[1] == width:
+            axes = axes @ rotation(F.normalize(found @ axes, dim=-1), known[0])
+        save_file({"axes": axes.contiguous()}, path)
     ranks.wait()
-    stored = load_file(path)
-    return ReducedTeacher(teacher, whitened(stored["axes"], stored["spread"], table.whitening).to(ranks.device))
+    return ReducedTeacher(teacher, load_file(path)["axes"].to(ranks.device))
 
 
-def whitened(axes: Tensor, spread: Tensor, share: float) -> Tensor:
-    """Lengthen ``axes (teacher's d, d)``, along which embeddings have the mean squares ``spread (d,)``.
+def whitened(embeddings: Tensor, axes: Tensor, share: float) -> Tensor:
+    """Lengthen ``axes (d, width)`` along which ``embeddings (n, d)`` are short.
 
-    With a ``share`` of 1 all have the same (whitening, Su et al. 2021, arXiv 2103.15316, without the mean taken out).
+    With a ``share`` of 1 they become as long along all (whitening, Su et al. 2021, arXiv 2103.15316, without the mean
+    taken out).
     """
+    spread = (embeddings @ axes).square().mean(0)
     return axes * spread.clamp_min(1e-6) ** (-share / 2)
+
+
+def rotation(embeddings: Tensor, wanted: Tensor) -> Tensor:
+    """Give the orthogonal ``(d, d)`` that turns ``embeddings (n, d)`` as near as can be to those ``wanted (n, d)``.
+
+    Orthogonal Procrustes problem (Schoenemann 1966).
+    """
+    left, _, right = torch.linalg.svd((embeddings.T @ wanted).double())
+    turned: Tensor = (left @ right).float()
+    return turned
 
 
 def _sample(sets: Iterable[TrainingSet]) -> Iterator[list[Ids]]:

@@ -28,7 +28,7 @@ from encoder.training.sampling import (
     text_batch,
 )
 from encoder.training.tasks import DistillRows, PairRows, RankingRows
-from encoder.training.teacher import TeacherInput, TeacherRules
+from encoder.training.teacher_rules import TeacherInput, TeacherRules
 from encoder.training.token_store import Numbers, Tokens
 
 _SEED_OF_PREFIXES, _SEED_OF_OTHERS = 11, 12

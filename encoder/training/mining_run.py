@@ -22,7 +22,7 @@ from encoder.training.mining import Mined, choose, find_near
 from encoder.training.mining_config import MiningConfig
 from encoder.training.nearest import Embedder, Neighbours
 from encoder.training.ranks import Ranks, joined_ranks
-from encoder.training.teacher import teacher_rules
+from encoder.training.teacher_rules import teacher_rules
 
 
 def mine_all(config: TrainConfig, model: Path | None) -> Iterator[tuple[str, Mined]]:

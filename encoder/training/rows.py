@@ -98,6 +98,15 @@ def wrap(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int
     return TextRows(torch.from_numpy(rows), torch.from_numpy(ends))
 
 
+def fill_rows(texts: Sequence[Sequence[int]]) -> TextRows:
+    """Lay texts that have their special tokens already into rows of a common width."""
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    tokens = np.zeros((len(texts), int(lengths.max(initial=1))), np.int32)
+    for row, text in zip(tokens, texts, strict=True):
+        row[: len(text)] = text
+    return wrap(tokens, lengths, (), None)
+
+
 def pack(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int | None, width: int) -> TextRows:
     """Set special tokens round texts as :func:`wrap` does, and lay them into rows of ``width``, as many as each holds.
 

@@ -69,9 +69,10 @@ def check_teacher(task: Task, place: str, teacher: Teacher, model: ModelConfig) 
     if isinstance(task, DistillTask) and task.prefixes and not teacher.takes_means:
         raise InvalidInput(
             "prefixes",
-            f"{place}.prefixes needs a teacher that takes the mean of token states, and reads token ids; set it to 0.",
+            f"{place}.prefixes needs teachers that take the mean of token states, and share the model's vocabulary; "
+            "set it to 0.",
         )
-    if words_weight_of(task) and teacher.word_embeddings is None:
+    if words_weight_of(task) and teacher.shared is None:
         raise InvalidInput(
             "words_weight",
             f"{place}.words_weight compares token ids, and the teacher does not share the model's vocabulary; set it "

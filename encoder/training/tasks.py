@@ -26,7 +26,8 @@ from encoder.training.objectives import (
 )
 from encoder.training.ranks import Ranks
 from encoder.training.rows import TextRows
-from encoder.training.teacher import Teacher, TeacherInput
+from encoder.training.teacher import Teacher
+from encoder.training.teacher_rules import TeacherInput
 from encoder.training.word_overlap import WordOverlap
 
 
@@ -82,16 +83,20 @@ class StepContext:
         if not words_weight:
             return cosines
         assert self.words is not None  # made where a task asks for it
-        assert isinstance(queries, TextRows)  # the task has been checked
-        assert isinstance(passages, TextRows)
-        return cosines + words_weight * self.words.scores(self._gather(queries), self._gather(passages))
+        return cosines + words_weight * self.words.scores(self._shared_ids(queries), self._shared_ids(passages))
 
-    def _gather(self, texts: TextRows) -> TextRows:
-        if self.ranks.count == 1:
-            return texts
+    def _shared_ids(self, texts: TeacherInput | None) -> TextRows:
+        """Gather what the teacher that shares the vocabulary reads."""
+        assert self.teacher is not None
         assert self.words is not None
-        padded = F.pad(texts.tokens, (0, self.words.width_max - texts.tokens.shape[1]))
-        return TextRows(self.ranks.gather(padded, equal=False), self.ranks.gather(texts.ends, equal=False))
+        assert texts is not None
+        assert self.teacher.shared is not None  # the task has been checked
+        rows = texts[self.teacher.shared]
+        assert isinstance(rows, TextRows)
+        if self.ranks.count == 1:
+            return rows
+        padded = F.pad(rows.tokens, (0, self.words.width_max - rows.tokens.shape[1]))
+        return TextRows(self.ranks.gather(padded, equal=False), self.ranks.gather(rows.ends, equal=False))
 
     def embed(self, texts: TeacherInput | None) -> Tensor:
         """Ask the teacher, in every process for its own texts, and join the answers: ``(all n, d)``."""
@@ -102,7 +107,6 @@ class StepContext:
     def embed_prefixes(self, texts: TeacherInput, prefixes: Tensor) -> tuple[Tensor, Tensor]:
         """Ask likewise for texts ``(all n, d)`` and of what stands before places in them ``(all n, k, d)``."""
         assert self.teacher is not None
-        assert isinstance(texts, TextRows)  # the teacher has been checked
         whole, before = self.teacher.embed_prefixes(texts, prefixes)
         return self.ranks.gather(whole), self.ranks.gather(before)
 
