@@ -11,9 +11,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Annotated, Generic, NamedTuple, Self, TypeVar
 
+import numpy as np
 import pydantic
+from numpy.typing import ArrayLike
 
 from encoder.errors import CheckpointError, InvalidInput
 from encoder.hub import local_folder
@@ -58,9 +60,10 @@ class Features(NamedTuple):
 class FusionWeights(pydantic.BaseModel):
     """How a BM25 point counts beside a model's cosines: ``fusion.json`` in the model's folder.
 
-    ``ln(weight) = intercept + best_sparse * ln(best BM25) + dense_gap * (best cosine - tenth)``. As fitted, a point
-    counts less where the best passage has many of them (long queries, rare words), and where embeddings stand out.
-    ``mamba-search fit-fusion`` fits the three numbers.
+    ``ln(weight) = intercept + best_sparse * ln(best BM25) + dense_gap * (best cosine - tenth) + query . embedding``. As
+    fitted, a point counts less where the best passage has many of them (long queries, rare words), where embeddings
+    stand out, and where a query's embedding is near those of questions that words answer badly, as of code.
+    ``mamba-search fit-fusion`` fits the numbers.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -68,6 +71,7 @@ class FusionWeights(pydantic.BaseModel):
     intercept: float = pydantic.Field(ge=-30, le=30)
     best_sparse: float = pydantic.Field(ge=-10, le=10)
     dense_gap: float = pydantic.Field(ge=-100, le=100)
+    query: tuple[Annotated[float, pydantic.Field(ge=-100, le=100)], ...] = ()  # one a number of embeddings, or none
 
     @classmethod
     def load(cls, source: Path) -> Self | None:
@@ -92,24 +96,37 @@ class FusionWeights(pydantic.BaseModel):
     def save(self, path: Path) -> None:
         """Write the file; :class:`InvalidInput` where it cannot be written."""
         try:
-            path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            path.write_text(self.model_dump_json() + "\n", encoding="utf-8")
         except OSError as error:
             raise InvalidInput("out", f"{path} cannot be written ({error.strerror}).") from error
 
-    def weight(self, found: Features) -> float:
-        """Say what a BM25 point counts in cosine, above 0."""
+    def weight(self, found: Features, query: ArrayLike = ()) -> float:
+        """Say what a BM25 point counts in cosine, above 0, for a query of this embedding ``(d,)``.
+
+        :class:`CheckpointError` where the weights were fitted to embeddings of another length.
+        """
         exponent = self.intercept + self.best_sparse * found.best_sparse + self.dense_gap * found.dense_gap
+        if self.query:
+            embedding = np.asarray(query, dtype=np.float64)
+            if embedding.shape != (len(self.query),):
+                raise CheckpointError(
+                    f"{FUSION_FILE}: query has {len(self.query)} numbers, and embeddings of this model "
+                    f"{embedding.size}; fit it anew with `mamba-search fit-fusion`, or remove the file, and ranks are fused."
+                )
+            exponent += float(np.dot(self.query, embedding))
         return math.exp(min(max(exponent, -_EXPONENT_MAX), _EXPONENT_MAX))
 
 
-def fuse(dense: Half[_Key], sparse: Half[_Key], weights: FusionWeights | None) -> dict[_Key, float]:
+def fuse(
+    dense: Half[_Key], sparse: Half[_Key], weights: FusionWeights | None, query: ArrayLike = ()
+) -> dict[_Key, float]:
     """Score all candidates, unsorted: ``cosine + weight * BM25``; without weights, ``1 / (60 + rank)`` summed.
 
-    What only one half found has the other's ``floor``; among ranks, nothing.
+    What only one half found has the other's ``floor``; among ranks, nothing. ``query`` is its embedding ``(d,)``.
     """
     if weights is None:
         return _fuse_ranks([list(dense.scores), list(sparse.scores)])
-    weight = weights.weight(features(dense, sparse))
+    weight = weights.weight(features(dense, sparse), query)
     return {key: cosine + weight * bm25 for key, (cosine, bm25) in align(dense, sparse).items()}
 
 

@@ -1,11 +1,12 @@
-"""Fits :class:`services.fusion.FusionWeights` on material: the three numbers that rank relevant documents highest.
+"""Fits :class:`services.fusion.FusionWeights` on material: the numbers that rank relevant documents highest.
 
 The loss is the cross-entropy of the relevant chunks under a softmax over the candidates' fused scores, each set
 counting as much as another. Its scale is fitted beside the weights and thrown away: order does not depend on it.
 
 A model knows the data that it was trained on, and words fare better against it elsewhere. So queries' embeddings are
 blurred first, until dense search is on average as good as sparse search: neither half is expected to be the better one
-on documents never seen. How far each query is led astray shows in its scores, from which the weight is to be told.
+on documents never seen. How far each query is led astray shows in its scores, from which the weight is to be told. What
+its embedding tells beside them is read off the embedding as it is, along the few axes on which queries differ most.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from services.fusion_material import CANDIDATES, Material
 
 BLUR_MAX = 2.0
 _BLUR_STEPS = 6
+_AXES_MAX = 32  # of queries' embeddings; more of them tell sources apart, not kinds of questions
 _SLOPE_PENALTY = 0.005  # on squared slopes, of standardized features: little data says little
 _SCALE_FIRST = 20.0  # about the inverse temperature that encoders are trained with
 _METRIC = "ndcg@10"
@@ -59,7 +61,7 @@ def fit(materials: Mapping[str, Material], blur: float | None, report: Report) -
         blur = _find_blur(materials, report)
     sets = {name: _Searches.of(material, blur) for name, material in materials.items()}
     examples = {name: found.examples() for name, found in sets.items()}
-    usable = [name for name, found in examples.items() if len(found.best_sparse)]
+    usable = [name for name, found in examples.items() if len(found.features)]
     if not usable:
         raise InvalidInput("dataset", "no query finds a relevant document; give sets whose queries can be answered.")
     weights = _fit([examples[name] for name in usable])
@@ -95,8 +97,8 @@ class _Examples:
     bm25: torch.Tensor  # (q, k)
     present: torch.Tensor  # (q, k)
     relevant: torch.Tensor  # (q, k)
-    best_sparse: torch.Tensor  # (q,)
-    dense_gap: torch.Tensor  # (q,)
+    features: torch.Tensor  # (q, 2)
+    queries: torch.Tensor  # (q, d) embeddings, not blurred
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class _Searches:
     """What both halves found for the queries of a set; candidates are chunks."""
 
     documents: NDArray[np.int32]
+    queries: NDArray[np.float32]  # (q, d) not blurred
     halves: Sequence[tuple[Half[int], Half[int]]]
     qrels: Mapping[str, Mapping[str, int]]  # by numbers written out
 
@@ -122,7 +125,7 @@ class _Searches:
         qrels: dict[str, dict[str, int]] = {}
         for query, document, grade in material.judged.tolist():
             qrels.setdefault(str(query), {})[str(document)] = grade
-        return cls(material.documents, halves, qrels)
+        return cls(material.documents, material.queries, halves, qrels)
 
     def dense(self) -> float:
         return self._quality([dense.scores for dense, _ in self.halves])
@@ -131,7 +134,8 @@ class _Searches:
         return self._quality([sparse.scores for _, sparse in self.halves])
 
     def hybrid(self, weights: FusionWeights) -> float:
-        return self._quality([fuse(dense, sparse, weights) for dense, sparse in self.halves])
+        pairs = zip(self.halves, self.queries, strict=True)
+        return self._quality([fuse(*halves, weights, query) for halves, query in pairs])
 
     def _quality(self, scores: Sequence[Mapping[int, float]]) -> float:
         run: Run = {}
@@ -147,16 +151,17 @@ class _Searches:
             found = align(dense, sparse)
             relevant = [str(self.documents[chunk]) in answers for chunk in found]
             if any(relevant):
-                rows.append((list(found.values()), relevant, features(dense, sparse)))
-        width = max((len(scores) for scores, _, _ in rows), default=0)
+                rows.append((list(found.values()), relevant, features(dense, sparse), self.queries[row]))
+        width = max((len(scores) for scores, *_ in rows), default=0)
         scores = torch.zeros(len(rows), width, 2, dtype=torch.float64)
         present, relevants = torch.zeros(2, len(rows), width, dtype=torch.bool)
-        for place, (pairs, relevant, _) in enumerate(rows):
+        for place, (pairs, relevant, *_) in enumerate(rows):
             scores[place, : len(pairs)] = torch.tensor(pairs, dtype=torch.float64)
             present[place, : len(pairs)] = True
             relevants[place, : len(pairs)] = torch.tensor(relevant)
-        read = torch.tensor([found for _, _, found in rows], dtype=torch.float64).reshape(-1, 2)
-        return _Examples(scores[..., 0], scores[..., 1], present, relevants, read[:, 0], read[:, 1])
+        read = torch.tensor([found for *_, found, _ in rows], dtype=torch.float64).reshape(-1, 2)
+        queries = torch.tensor(np.array([query for *_, query in rows]), dtype=torch.float64)
+        return _Examples(scores[..., 0], scores[..., 1], present, relevants, read, queries)
 
 
 def _blurred(material: Material, blur: float) -> NDArray[np.float32]:
@@ -172,14 +177,17 @@ def _blurred(material: Material, blur: float) -> NDArray[np.float32]:
 
 
 def _fit(sets: Sequence[_Examples]) -> FusionWeights:
-    """Minimize by L-BFGS; features are standardized for it, and the result is in their own units."""
-    read = [torch.stack([found.best_sparse, found.dense_gap], dim=1) for found in sets]
-    joined = torch.cat(read)
-    mean, deviation = joined.mean(dim=0), joined.std(dim=0, correction=0).clamp_min(1e-6)
-    standardized = [(found - mean) / deviation for found in read]
+    """Minimize by L-BFGS; what weights depend on is standardized for it, and the result is in its own units."""
+    read = torch.cat([found.features for found in sets])
+    asked = torch.cat([found.queries for found in sets])
+    axes = torch.linalg.svd(asked - asked.mean(dim=0), full_matrices=False).Vh[:_AXES_MAX].T  # (d, a)
+    every = torch.cat([read, asked @ axes], dim=1)  # (all q, 2 + a)
+    mean, deviation = every.mean(dim=0), every.std(dim=0, correction=0).clamp_min(1e-6)
+    deviation[2:] = deviation[2:].max()  # an axis that says less shall count less
+    standardized = ((every - mean) / deviation).split([len(found.features) for found in sets])
     log_scale = torch.tensor(float(np.log(_SCALE_FIRST)), dtype=torch.float64, requires_grad=True)
     intercept = torch.tensor(-3.0, dtype=torch.float64, requires_grad=True)
-    slopes = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    slopes = torch.zeros(every.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_scale, intercept, slopes], max_iter=100, line_search_fn="strong_wolfe")
 
     def step() -> torch.Tensor:
@@ -194,8 +202,11 @@ def _fit(sets: Sequence[_Examples]) -> FusionWeights:
 
     optimizer.step(step)
     own = slopes.detach() / deviation
-    numbers = torch.cat([(intercept.detach() - own @ mean)[None], own]).tolist()
-    return FusionWeights(**dict(zip(FusionWeights.model_fields, (round(number, 4) for number in numbers), strict=True)))
+    at_zero, best_sparse, dense_gap = (
+        round(float(number), 4) for number in (intercept.detach() - own @ mean, own[0], own[1])
+    )
+    query = tuple(round(number, 4) for number in (axes @ own[2:]).tolist())
+    return FusionWeights(intercept=at_zero, best_sparse=best_sparse, dense_gap=dense_gap, query=query)
 
 
 def _loss(found: _Examples, log_scale: torch.Tensor, log_weight: torch.Tensor) -> torch.Tensor:

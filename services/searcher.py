@@ -95,7 +95,7 @@ class Searcher:
         self._check_top_k(top_k)
         found, records, encoded, index_time_s = await self._look(query, mode, top_k, lambda found: len(found.chunks()))
         return SearchResult(
-            hits=tuple(self._rank(found, records, mode)[:top_k]),
+            hits=tuple(self._rank(found, records, mode, encoded)[:top_k]),
             query_tokens=encoded.tokens,
             timings=SearchTimings(
                 encode_time_ms=encoded.time_s * 1000,
@@ -110,9 +110,9 @@ class Searcher:
         Fewer come where the index has no more, or where its ``LIMIT_MAX`` best chunks are all of fewer documents.
         Raises what :meth:`search` does.
         """
-        found, records, _, _ = await self._look(query, mode, count, lambda found: len(found.document_ids()))
+        found, records, encoded, _ = await self._look(query, mode, count, lambda found: len(found.document_ids()))
         best: dict[str, float] = {}
-        for hit in self._rank(found, records, mode):
+        for hit in self._rank(found, records, mode, encoded):
             best.setdefault(hit.record.document_id, hit.score)
         return list(best.items())[:count]
 
@@ -252,12 +252,15 @@ class Searcher:
             records |= await self._index.get_records(document_ids[start : start + READ_MAX])
         return records
 
-    def _rank(self, found: _Candidates, records: Mapping[str, DocumentRecord], mode: SearchMode) -> list[Hit]:
+    def _rank(
+        self, found: _Candidates, records: Mapping[str, DocumentRecord], mode: SearchMode, encoded: _EncodedQuery
+    ) -> list[Hit]:
         dense = {_key(hit.chunk): hit.score for hit in found.dense}
         sparse = {_key(hit.chunk): hit.score for hit in found.sparse}
         scores: Mapping[_Key, float] = dense or sparse
         if mode is SearchMode.HYBRID:
-            scores = fuse(Half(dense), Half(sparse, complete=found.sparse_complete), self._fusion)
+            halves = Half(dense), Half(sparse, complete=found.sparse_complete)
+            scores = fuse(*halves, self._fusion, encoded.embedding)
         chunks = found.chunks()
         # Equal scores have an order too, or the same search would answer differently each time. Far down a hybrid
         # ranking many are equal: there the cosines decide, then the words.

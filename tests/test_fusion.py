@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,17 @@ def test_a_point_counts_less_among_many_and_where_an_embedding_stands_out() -> N
     assert BY_QUERY.weight(features(Half({"a": 0.9, "b": 0.1}), SPARSE)) < plain
 
 
+def test_the_embedding_of_a_query_says_how_much_words_count() -> None:
+    weights = BY_QUERY.model_copy(update={"query": (2.0, -1.0)})
+    found = features(DENSE, SPARSE)
+    assert weights.weight(found, [1.0, 0.0]) == pytest.approx(math.exp(2) * BY_QUERY.weight(found))
+    of_code, of_names = (fuse(DENSE, SPARSE, weights, query) for query in ([0.0, 1.0], [1.0, 0.0]))
+    assert of_code["b"] == pytest.approx(0.7 + 8 * weights.weight(found, [0.0, 1.0]))
+    assert of_names["d"] > of_code["d"]
+    with pytest.raises(CheckpointError, match=r"query has 2 numbers, and embeddings of this model 3; fit it anew"):
+        fuse(DENSE, SPARSE, weights, [1.0, 0.0, 0.0])
+
+
 def test_the_gap_of_cosines_ends_at_the_tenth_and_depth_changes_nothing() -> None:
     deep = Half({key: 1 - key / 100 for key in range(400)})
     few = Half({key: 1 - key / 100 for key in range(100)})
@@ -112,7 +124,9 @@ def test_weights_are_kept_in_the_models_folder(tmp_path: Path) -> None:
 def test_the_model_that_ships_brings_weights() -> None:
     weights = FusionWeights.load(DEFAULT_MODEL_FOLDER)
     assert weights is not None
-    assert 0.005 < weights.weight(features(Half({0: 0.6, 1: 0.5}), Half({0: 20.0}))) < 0.1
+    assert len(weights.query) == 384
+    average = np.zeros(384)
+    assert 0.005 < weights.weight(features(Half({0: 0.6, 1: 0.5}), Half({0: 20.0})), average) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -122,6 +136,7 @@ def test_the_model_that_ships_brings_weights() -> None:
         ({"intercept": "high"}, "intercept is 'high'"),
         ({"intercept": 1e6}, r"intercept is 1000000.0 \(Input should be less than or equal to 30"),
         ({"dense_gap": math.nan}, "dense_gap is nan"),
+        ({"query": [0.5, "high"]}, r"query\.1 is 'high'"),
         ({"weight": 1}, "weight is 1"),
     ],
 )

@@ -1,5 +1,6 @@
 """Fitting fusion: material is what the product finds, the fit ranks better than either half, what it says is so."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def made(seed: int, *, dense: float, sparse: float, queries: int = 60, chunks: i
 
 
 def test_a_fit_ranks_better_than_either_half_on_sets_that_it_has_not_seen() -> None:
-    sets = {str(seed): made(seed, dense=1.2, sparse=2.0) for seed in range(4)}
+    sets = {str(seed): made(seed, dense=1.2, sparse=2.0, queries=200) for seed in range(4)}
     fitted = fit(sets, 0.0, silent)
     for quality in fitted.sets.values():
         assert quality.hybrid_held_out is not None
@@ -77,7 +78,8 @@ def test_a_fit_ranks_better_than_either_half_on_sets_that_it_has_not_seen() -> N
 
 def test_words_count_more_the_better_they_are() -> None:
     better, worse = (
-        fit({"one": made(1, dense=1.2, sparse=noise)}, 0.0, silent).weights.weight(AVERAGE) for noise in (1.5, 4.0)
+        fit({"one": made(1, dense=1.2, sparse=noise)}, 0.0, silent).weights.weight(AVERAGE, np.zeros(16))
+        for noise in (1.5, 4.0)
     )
     assert better > 1.5 * worse > 0
 
@@ -89,8 +91,30 @@ def test_embeddings_are_blurred_until_they_are_no_better_than_words() -> None:
     assert blurred.blur > 0.3
     assert dense == pytest.approx(sparse, abs=0.05)
     assert np.mean([found.dense for found in sharp.sets.values()]) > dense + 0.1
-    assert blurred.weights.weight(AVERAGE) > sharp.weights.weight(AVERAGE)
+    nothing = np.zeros(16)
+    assert blurred.weights.weight(AVERAGE, nothing) > sharp.weights.weight(AVERAGE, nothing)
     assert fit({"one": made(1, dense=3, sparse=0.5)}, None, silent).blur == 0
+
+
+def test_words_count_for_the_queries_that_they_answer() -> None:
+    """Of two kinds of questions, told apart by their embeddings, words answer one and not the other."""
+    answered, unanswered = made(1, dense=1.0, sparse=0.5), made(2, dense=1.0, sparse=6.0)
+    towards = np.eye(16)[0]
+    sets = {"answered": moved(answered, towards), "unanswered": moved(unanswered, -towards)}
+    fitted = fit(sets, 0.0, silent)
+    here, there = (fitted.weights.weight(AVERAGE, material.queries.mean(axis=0)) for material in sets.values())
+    assert here > 2 * there
+    blind = fitted.weights.model_copy(update={"query": ()})
+    assert blind.weight(AVERAGE) == pytest.approx(fitted.weights.weight(AVERAGE, np.zeros(16)))
+
+
+def moved(material: Material, towards: np.ndarray) -> Material:
+    """The same set with all its texts moved."""
+    embeddings, queries = (
+        each / np.linalg.norm(each, axis=1, keepdims=True)
+        for each in (material.embeddings + towards, material.queries + towards)
+    )
+    return replace(material, embeddings=embeddings.astype(np.float16), queries=queries.astype(np.float32))
 
 
 def test_the_same_material_gives_the_same_weights() -> None:

@@ -107,7 +107,8 @@ def _describe(fitted: Fitted, target: Path) -> str:
         sum(values) / len(rows) for values in zip(*((row.dense, row.sparse, row.hybrid) for row in rows), strict=True)
     ]
     lines.append(f"{'mean':<28} " + " ".join(f"{value:>7.4f}" for value in means))
-    weights = ", ".join(f"{key} {value}" for key, value in fitted.weights.model_dump().items())
+    numbers = fitted.weights.model_dump(exclude={"query"})
+    weights = ", ".join(f"{key} {value}" for key, value in numbers.items()) + ", and what a query's embedding says"
     return "\n".join(
         [*lines, f"nDCG@10, with embeddings of queries led astray by {fitted.blur:.3f}", f"{target}: {weights}"]
     )
