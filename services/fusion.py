@@ -111,7 +111,8 @@ class FusionWeights(pydantic.BaseModel):
             if embedding.shape != (len(self.query),):
                 raise CheckpointError(
                     f"{FUSION_FILE}: query has {len(self.query)} numbers, and embeddings of this model "
-                    f"{embedding.size}; fit it anew with `mamba-search fit-fusion`, or remove the file, and ranks are fused."
+                    f"{embedding.size}; fit it anew with `mamba-search fit-fusion`, or remove the file, and ranks are "
+                    "fused."
                 )
             exponent += float(np.dot(self.query, embedding))
         return math.exp(min(max(exponent, -_EXPONENT_MAX), _EXPONENT_MAX))
