@@ -188,7 +188,6 @@ def test_a_teacher_embeds_texts_of_any_length_in_their_order(
         dimension = 2
         word_embeddings: torch.Tensor | None = None
         shared: int | None = None
-        takes_means = False
 
         def embed(self, texts: TeacherInput) -> torch.Tensor:
             (reading,) = texts
@@ -198,9 +197,6 @@ def test_a_teacher_embeds_texts_of_any_length_in_their_order(
                 ends = zip(reading.tokens.tolist(), reading.ends.tolist(), strict=True)
                 found = [[row[1], row[end - 1]] for row, end in ends]
             return torch.tensor(found, dtype=torch.float32)
-
-        def embed_prefixes(self, texts: TeacherInput, prefixes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            raise AssertionError
 
     embedder = TeacherEmbedder(Counting(), rules, CPU)
     texts = [np.array(tokenizer.encode(" ".join(["ship"] * (7 * n % 11 + 1) + ["snow"]))) for n in range(700)]

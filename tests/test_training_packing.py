@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from encoder.errors import InvalidInput
 from encoder.training.loop import train
-from encoder.training.rows import fold, pack, with_prefixes, wrap
+from encoder.training.rows import fold, pack, wrap
 from tests.tiny_model import tiny_config
 from tests.tiny_teacher import save_tiny_teacher
 from tests.training_data import distill_task, documents_task, logged, pairs_task, train_config, write_sources
@@ -47,17 +47,6 @@ def test_every_text_stands_whole_in_one_row_and_in_order(counts: list[int], widt
         assert begin == 0 or packed.sequences[row, begin - 1] != marks[0]
     # Next fit leaves less than half of all rows but the last empty.
     assert packed.count_tokens() > (len(packed.tokens) - 1) * width / 2
-
-
-def test_prefixes_of_packed_texts_end_at_their_last_tokens() -> None:
-    lengths = np.array([5, 1, 9])
-    tokens = 100 + np.arange(3)[:, None] * 40 + np.arange(9)
-    prefixes = np.array([[1, 4], [1, 1], [3, 9]])
-    for end in (END, None):
-        packed = with_prefixes(pack(tokens, lengths, (START,), end, 16), lengths, prefixes, end)
-        found = [int(packed.tokens[row, column]) for row, column in packed.ends.tolist()]
-        last = [104, 140, 188] if end is None else [END] * 3
-        assert found == [100, 103, last[0], 140, 140, last[1], 182, 188, last[2]]
 
 
 def test_documents_beside_each_other_keep_their_places_and_no_padding() -> None:

@@ -64,23 +64,6 @@ def test_tokens_with_other_numbers_and_an_mpnet_are_read_by_ids_too(
     np.testing.assert_allclose(teacher.embed(rules.ready(*token_rows(TEXTS))).numpy(), expected, atol=1e-5)
 
 
-def test_a_prefix_is_the_mean_of_its_tokens_states(tmp_path: Path) -> None:
-    table = TeacherTable(folder=save_tiny_teacher(tmp_path))
-    rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
-    teacher = load_teacher(table, rules, CPU)
-    ready = rules.ready(*token_rows(TEXTS))
-    assert isinstance(ready[0], TextRows)
-    lengths = ready[0].ends - 1  # of the texts themselves
-    prefixes = torch.stack([torch.ones_like(lengths), lengths], dim=1)
-    whole, before = teacher.embed_prefixes(ready, prefixes)
-    torch.testing.assert_close(whole, teacher.embed(ready))
-    found = SentenceTransformer(str(tmp_path)).encode(TEXTS, output_value="token_embeddings")
-    for text, states in enumerate(found):
-        for place, end in enumerate((2, len(states) - 1)):  # the special token before the text counts
-            expected = torch.nn.functional.normalize(torch.as_tensor(states[:end]).mean(0), dim=0)
-            torch.testing.assert_close(before[text, place], expected, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize(("weights", "first"), [(None, 0.5), ([3.0, 1.0], 0.75)])
 def test_several_teachers_make_the_mean_of_their_cosines(
     tmp_path: Path, weights: list[float] | None, first: float
@@ -137,7 +120,7 @@ def test_a_roberta_with_a_vocabulary_of_its_own_reads_its_own_ids(tmp_path: Path
     rules = teacher_rules(table, DEFAULT_MODEL_FOLDER)
     assert [reading.kind for reading in rules.readings] == ["own ids"]
     teacher = load_teacher(table, rules, CPU)
-    assert (teacher.shared, teacher.takes_means) == (None, False)
+    assert teacher.shared is None
     model = SentenceTransformer(str(tmp_path))
     long = ["of ships " * 400, *TEXTS]
     found = teacher.embed(rules.ready(*token_rows(long)))

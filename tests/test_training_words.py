@@ -89,12 +89,8 @@ def test_a_teacher_of_another_vocabulary_has_no_words_in_common(data: Path, tmp_
         dimension = 32
         word_embeddings: torch.Tensor | None = None
         shared: int | None = None
-        takes_means = False
 
         def embed(self, texts: TeacherInput) -> torch.Tensor:
-            raise AssertionError
-
-        def embed_prefixes(self, texts: TeacherInput, prefixes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             raise AssertionError
 
     with pytest.raises(

@@ -187,9 +187,6 @@ class DistillTask(_Task):
     widths: Widths = (32, 64, 128, 256)
     cosine_weight: float = pydantic.Field(default=3.0, ge=0)
     relational_weight: float = pydantic.Field(default=1.0, ge=0)
-    # Of each text, places before its end where the state shall stand for what was read: the teacher's mean up to there.
-    prefixes: int = pydantic.Field(default=0, ge=0, le=256)
-    prefix_weight: float = pydantic.Field(default=1.0, gt=0)
     # Of each text, up to this share of the tokens become others, any of the vocabulary alike: most are rare in texts,
     # so rare that what the teacher makes of them is not learnt otherwise.
     replaced: float = pydantic.Field(default=0.0, ge=0, lt=1)
@@ -255,8 +252,6 @@ class TrainConfig(_Table):
                     f"tasks.{number} reads texts of up to {widest} tokens, more than run.pack_tokens, "
                     f"{self.run.pack_tokens}"
                 )
-            if isinstance(task, DistillTask) and task.prefixes and self.run.pack_tokens is None:
-                raise ValueError(f"tasks.{number}.prefixes asks packed rows for several places; give run.pack_tokens")
             if self.teacher is None and needs_teacher(task):
                 raise ValueError(f"tasks.{number} learns from a teacher; give [teacher], or set its weights to 0")
             _check_weights(task, f"tasks.{number}")
@@ -288,9 +283,7 @@ def _check_weights(task: Task, place: str) -> None:
     if isinstance(task, RankingTask):
         return
     info_nce = 0.0 if isinstance(task, DistillTask) else task.info_nce_weight
-    if not (isinstance(task, DistillTask) and task.prefixes) and not (
-        info_nce or task.cosine_weight or task.relational_weight
-    ):
+    if not (info_nce or task.cosine_weight or task.relational_weight):
         raise ValueError(f"{place} has no weight above 0, so that nothing would be learnt; give one, or take it out")
     # Of documents the answers are chosen by them, too.
     judges = task.relational_weight or (info_nce if isinstance(task, DocumentsTask) else 0.0)
@@ -314,8 +307,6 @@ def needs_teacher(task: Task) -> bool:
     if isinstance(task, DocumentsTask) and task.info_nce_weight:
         return True  # it says which chunk of a document answers
     if isinstance(task, PairsTask | CropsTask) and task.false_negative_margin is not None:
-        return True
-    if isinstance(task, DistillTask) and task.prefixes:
         return True
     return bool(task.cosine_weight or task.relational_weight)
 

@@ -19,7 +19,7 @@ from encoder.training.embedders import ModelEmbedder, TeacherEmbedder
 from encoder.training.examples import TrainingSet
 from encoder.training.nearest import Embedder
 from encoder.training.ranks import Ranks
-from encoder.training.rows import Ids, TextRows
+from encoder.training.rows import Ids
 from encoder.training.teacher import SingleTeacher, Teacher, load_single
 from encoder.training.teacher_rules import TeacherInput, TeacherRules
 
@@ -47,21 +47,10 @@ class JointTeacher:
         self.dimension: int = sum(each.dimension for each in teachers)
         self.shared = shared
         self.word_embeddings = None if shared is None else teachers[shared].word_embeddings
-        self.takes_means = all(each.takes_means for each in teachers)
 
     def embed(self, texts: TeacherInput) -> Tensor:
         """See :class:`Teacher`."""
         return self._join([each.embed(part) for each, part in zip(self._teachers, texts, strict=True)])
-
-    def embed_prefixes(self, texts: TeacherInput, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Teacher`."""
-        wholes, befores = [], []
-        for each, part in zip(self._teachers, texts, strict=True):
-            assert isinstance(part, TextRows)  # the task has been checked
-            whole, before = each.embed_prefixes(part, prefixes)
-            wholes.append(whole)
-            befores.append(before)
-        return self._join(wholes), self._join(befores)
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([length * part for length, part in zip(self._lengths, parts, strict=True)], dim=-1)
@@ -75,16 +64,10 @@ class ReducedTeacher:
         self._teacher, self._axes = teacher, axes
         self.dimension = axes.shape[1]
         self.word_embeddings, self.shared = teacher.word_embeddings, teacher.shared
-        self.takes_means = teacher.takes_means
 
     def embed(self, texts: TeacherInput) -> Tensor:
         """See :class:`Teacher`."""
         return self._reduce(self._teacher.embed(texts))
-
-    def embed_prefixes(self, texts: TeacherInput, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Teacher`."""
-        whole, before = self._teacher.embed_prefixes(texts, prefixes)
-        return self._reduce(whole), self._reduce(before)
 
     def _reduce(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings @ self._axes, dim=-1)

@@ -11,7 +11,7 @@ import torch
 from encoder.training.config import CropsTask, DistillTask, DocumentsTask, PairsTask, RankingTask, Task, needs_teacher
 from encoder.training.documents import DocumentRows
 from encoder.training.examples import TrainingSet
-from encoder.training.rows import RowRules, TextRows, fold, pack, with_prefixes, wrap
+from encoder.training.rows import RowRules, TextRows, fold, pack, wrap
 from encoder.training.sampling import (
     CropShape,
     DocumentShape,
@@ -31,7 +31,7 @@ from encoder.training.tasks import DistillRows, PairRows, RankingRows
 from encoder.training.teacher_rules import TeacherInput, TeacherRules
 from encoder.training.token_store import Numbers, Tokens
 
-_SEED_OF_PREFIXES, _SEED_OF_OTHERS = 11, 12
+_SEED_OF_OTHERS = 12
 
 Rows = PairRows | DistillRows | RankingRows | DocumentRows
 
@@ -162,12 +162,7 @@ class Maker:
         texts = (self._queries if is_query else self._passages)(found.tokens, found.lengths)
         teacher = self._ask(found.tokens, found.lengths)
         assert teacher is not None  # the configuration has been checked
-        if not task.prefixes:
-            return _made(DistillRows(is_query, texts, teacher), texts)
-        rng = np.random.default_rng([*place, _SEED_OF_PREFIXES])
-        prefixes = np.sort(rng.integers(1, found.lengths[:, None] + 1, (len(found.lengths), task.prefixes)), axis=1)
-        texts = with_prefixes(texts, found.lengths, prefixes, self.rules.end)
-        return _made(DistillRows(is_query, texts, teacher, torch.from_numpy(prefixes)), texts)
+        return _made(DistillRows(is_query, texts, teacher), texts)
 
     def _with_others(self, texts: TextBatch, share_max: float, place: Place) -> TextBatch:
         """Set other tokens in place of some, of each text another share up to ``share_max``."""

@@ -118,19 +118,6 @@ def pack(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int
     return found.rows._replace(ends=torch.from_numpy(np.stack([found.row, found.begin + counts - 1], axis=1)))
 
 
-def with_prefixes(
-    texts: TextRows, lengths: NDArray[np.int64], prefixes: NDArray[np.int64], end: int | None
-) -> TextRows:
-    """Ask packed texts of ``lengths (n,)`` also for what stands after their first ``prefixes (n, k)`` tokens, rising.
-
-    Places become ``(n (k + 1), 2)``: of each text those of its prefixes, then its end.
-    """
-    back = lengths[:, None] - prefixes + (end is not None)  # columns from a prefix's last token to the text's end
-    columns = texts.ends[:, 1:] - F.pad(torch.from_numpy(back), (0, 1))
-    rows = texts.ends[:, :1].expand_as(columns)
-    return texts._replace(ends=torch.stack([rows, columns], dim=-1).flatten(0, 1))
-
-
 def fold(documents: Ids, lengths: NDArray[np.int64], places: NDArray[np.int64], width: int) -> TextRows:
     """Lay documents ``(b, l)`` with their special tokens into rows likewise; of them ``places (n, 2)`` are asked for.
 

@@ -8,7 +8,6 @@ from encoder.errors import InvalidInput
 from encoder.model_config import ModelConfig
 from encoder.training.config import (
     CropsTask,
-    DistillTask,
     DocumentsTask,
     PairsTask,
     RankingTask,
@@ -65,12 +64,6 @@ def check_teacher(task: Task, place: str, teacher: Teacher, model: ModelConfig) 
             "cosine_weight",
             f"{place}.cosine_weight compares embeddings of {model.embedding_dim} numbers with the teacher's of "
             f"{teacher.dimension}; set it to 0, or the model's projection_dim to {teacher.dimension}.",
-        )
-    if isinstance(task, DistillTask) and task.prefixes and not teacher.takes_means:
-        raise InvalidInput(
-            "prefixes",
-            f"{place}.prefixes needs teachers that take the mean of token states, and share the model's vocabulary; "
-            "set it to 0.",
         )
     if words_weight_of(task) and teacher.shared is None:
         raise InvalidInput(

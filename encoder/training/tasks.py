@@ -46,9 +46,8 @@ class DistillRows(NamedTuple):
     """Texts of one kind."""
 
     role_is_query: bool
-    texts: TextRows  # with prefixes, k places of each text before its end
+    texts: TextRows
     teacher: TeacherInput
-    prefixes: Tensor | None = None  # (b, k) tokens of each text up to those places
 
 
 class RankingRows(NamedTuple):
@@ -104,12 +103,6 @@ class StepContext:
         assert texts is not None
         return self.ranks.gather(self.teacher.embed(texts))
 
-    def embed_prefixes(self, texts: TeacherInput, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """Ask likewise for texts ``(all n, d)`` and of what stands before places in them ``(all n, k, d)``."""
-        assert self.teacher is not None
-        whole, before = self.teacher.embed_prefixes(texts, prefixes)
-        return self.ranks.gather(whole), self.ranks.gather(before)
-
 
 def pairs_step(batch: PairRows, task: PairsTask | CropsTask, context: StepContext) -> Step:
     """InfoNCE, and beside it what the teacher thinks of the same pairs."""
@@ -162,12 +155,8 @@ def pairs_step(batch: PairRows, task: PairsTask | CropsTask, context: StepContex
 
 
 def distill_step(batch: DistillRows, task: DistillTask, context: StepContext) -> Step:
-    """Each text where the teacher places it, and as near to the batch's others; its prefixes where theirs are."""
-    before: Tensor | None = None
-    if batch.prefixes is None:
-        target = context.embed(batch.teacher)
-    else:
-        target, before = context.embed_prefixes(batch.teacher, batch.prefixes)
+    """Each text where the teacher places it, and as near to the batch's others."""
+    target = context.embed(batch.teacher)
     itself = torch.eye(len(target), dtype=torch.bool, device=target.device)  # a text is always nearest to itself
     similarities = target @ target.T if task.relational_weight else None
 
@@ -176,13 +165,10 @@ def distill_step(batch: DistillRows, task: DistillTask, context: StepContext) ->
         return relational_loss(texts @ texts.T, similarities, task.temperature, itself)
 
     def losses_of(embeddings: Sequence[Tensor]) -> Losses:
-        places = context.ranks.gather(embeddings[0]).unflatten(0, (len(target), -1))  # (n, k + 1, d)
-        texts = places[:, -1]
+        texts = context.ranks.gather(embeddings[0])
         losses: Losses = {}
         if task.cosine_weight:
             losses["cosine"] = task.cosine_weight * cosine_loss(texts, target)
-        if before is not None:
-            losses["prefixes"] = task.prefix_weight * cosine_loss(places[:, :-1], before)
         if task.relational_weight:
             losses["relational"] = task.relational_weight * over_widths(task.matryoshka, [texts], relate)
         return losses

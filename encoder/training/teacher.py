@@ -34,17 +34,9 @@ class SingleTeacher(Protocol):
 
     dimension: int
     word_embeddings: Tensor | None  # (vocabulary, d) of a shared vocabulary: a start for a student of the same width
-    takes_means: bool  # of token states, so that prefixes have embeddings, too
 
     def embed(self, texts: Reading) -> Tensor:
         """Give the embeddings ``(b, d)`` float32 on the teacher's device, each of length 1."""
-
-    def embed_prefixes(self, texts: TextRows, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the same, and those of the first ``prefixes (b, k)`` tokens of each text, ``(b, k, d)``.
-
-        A prefix's is the mean of its tokens' states as read within the whole text: not quite what the teacher would say
-        of it alone, and free.
-        """
 
 
 class Teacher(Protocol):
@@ -53,16 +45,9 @@ class Teacher(Protocol):
     dimension: int
     word_embeddings: Tensor | None  # (vocabulary, d) of a shared vocabulary: a start for a student of the same width
     shared: int | None  # which of the readings is in the student's token ids
-    takes_means: bool  # of token states, so that prefixes have embeddings, too
 
     def embed(self, texts: TeacherInput) -> Tensor:
         """Give the embeddings ``(b, d)`` float32 on the teacher's device, each of length 1."""
-
-    def embed_prefixes(self, texts: TeacherInput, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the same, and those of the first ``prefixes (b, k)`` tokens of each text, ``(b, k, d)``.
-
-        See :class:`SingleTeacher`.
-        """
 
 
 def load_single(folder: Path, table: TeacherTable, rules: ReadingRules, device: torch.device) -> SingleTeacher:
@@ -107,7 +92,6 @@ class BertTeacher:
             self.word_embeddings = own_words[self._ids]
         pooling = pooling_of(folder)
         self._takes_first = pooling == "cls"
-        self.takes_means = pooling == "mean" and rules.kind == "shared ids"
         self._batch_tokens = table.batch_tokens
         if table.compile:
             self.bert.compile(dynamic=False)
@@ -122,20 +106,6 @@ class BertTeacher:
             for tokens, ends in zip(texts.tokens.split(rows), texts.ends.split(rows), strict=True)
         ]
         return F.normalize(torch.cat(parts), dim=-1)
-
-    @torch.no_grad()
-    def embed_prefixes(self, texts: TextRows, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`SingleTeacher`."""
-        rows = self._rows(texts)
-        wholes, befores = [], []
-        split = (texts.tokens.split(rows), texts.ends.split(rows), prefixes.split(rows))
-        for tokens, ends, counts in zip(*split, strict=True):
-            hidden = self._read(tokens, ends)
-            wholes.append(self._pool(hidden, ends))
-            last = torch.minimum(counts, ends[:, None] - 1)  # the special token before a text counts, as in the whole
-            sums = hidden.float().cumsum(1)  # (b, l, d)
-            befores.append(sums.gather(1, last[..., None].expand(-1, -1, sums.shape[2])))
-        return F.normalize(torch.cat(wholes), dim=-1), F.normalize(torch.cat(befores), dim=-1)
 
     def _rows(self, texts: TextRows) -> int:
         return max(1, self._batch_tokens // texts.tokens.shape[1])
@@ -184,7 +154,6 @@ class TextTeacher:
     """Any model of sentence-transformers, from the text."""
 
     word_embeddings: Tensor | None = None
-    takes_means = False
 
     def __init__(self, folder: Path, tokens_max: int, device: torch.device) -> None:
         from sentence_transformers import SentenceTransformer
@@ -204,7 +173,3 @@ class TextTeacher:
             texts, batch_size=len(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
         )
         return found.float().clone()  # what was made in inference mode cannot take part in a backward pass
-
-    def embed_prefixes(self, texts: TextRows, prefixes: Tensor) -> tuple[Tensor, Tensor]:
-        """Not from texts; the task has been checked."""
-        raise NotImplementedError
