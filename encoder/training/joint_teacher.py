@@ -50,10 +50,8 @@ class JointTeacher:
 
     def embed(self, texts: TeacherInput) -> Tensor:
         """See :class:`Teacher`."""
-        return self._join([each.embed(part) for each, part in zip(self._teachers, texts, strict=True)])
-
-    def _join(self, parts: Sequence[Tensor]) -> Tensor:
-        return torch.cat([length * part for length, part in zip(self._lengths, parts, strict=True)], dim=-1)
+        parts = zip(self._lengths, self._teachers, texts, strict=True)
+        return torch.cat([length * teacher.embed(part) for length, teacher, part in parts], dim=-1)
 
 
 class ReducedTeacher:
@@ -67,10 +65,7 @@ class ReducedTeacher:
 
     def embed(self, texts: TeacherInput) -> Tensor:
         """See :class:`Teacher`."""
-        return self._reduce(self._teacher.embed(texts))
-
-    def _reduce(self, embeddings: Tensor) -> Tensor:
-        return F.normalize(embeddings @ self._axes, dim=-1)
+        return F.normalize(self._teacher.embed(texts) @ self._axes, dim=-1)
 
 
 def with_width(
