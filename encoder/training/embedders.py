@@ -17,7 +17,7 @@ from encoder.layouts.opening import open_model
 from encoder.model import EncoderModel
 from encoder.text_encoder import preferred_dtype
 from encoder.tokenizer import Tokenizer
-from encoder.training.rows import Ids, RowRules, TextRows, wrap
+from encoder.training.rows import Ids, RowRules, TextRows, padded, wrap
 from encoder.training.teacher import Teacher
 from encoder.training.teacher_rules import Reading, TeacherRules
 
@@ -107,8 +107,5 @@ def _embed_by_length(
         fits = lengths[order[first:]] * np.arange(1, len(order) - first + 1) <= _BATCH_TOKENS
         numbers = order[first : first + max(1, int(fits.sum()))]
         first += len(numbers)
-        tokens = np.zeros((len(numbers), int(lengths[numbers].max())), dtype=np.int64)
-        for row, number in zip(tokens, numbers, strict=True):
-            row[: lengths[number]] = texts[number][: lengths[number]]
-        found[numbers] = embed(tokens, lengths[numbers]).cpu().numpy()
+        found[numbers] = embed(*padded([texts[number][:tokens_max] for number in numbers])).cpu().numpy()
     return found

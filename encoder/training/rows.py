@@ -98,13 +98,13 @@ def wrap(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int
     return TextRows(torch.from_numpy(rows), torch.from_numpy(ends))
 
 
-def fill_rows(texts: Sequence[Sequence[int]]) -> TextRows:
-    """Lay texts that have their special tokens already into rows of a common width."""
+def padded(texts: Sequence[Ids | Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lay texts into one array, ``(b, l)`` filled up with 0 behind each text's ``(b,)`` tokens."""
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    tokens = np.zeros((len(texts), int(lengths.max(initial=1))), np.int32)
+    tokens = np.zeros((len(texts), int(lengths.max(initial=1))), np.int64)
     for row, text in zip(tokens, texts, strict=True):
         row[: len(text)] = text
-    return wrap(tokens, lengths, (), None)
+    return tokens, lengths
 
 
 def pack(tokens: Ids, lengths: NDArray[np.int64], start: Sequence[int], end: int | None, width: int) -> TextRows:

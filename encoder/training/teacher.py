@@ -90,8 +90,7 @@ class BertTeacher:
         if rules.kind == "shared ids":
             self._ids = torch.tensor(token_map(vocabulary_of(rules.tokenizer_folder), folder), device=device)
             self.word_embeddings = own_words[self._ids]
-        pooling = pooling_of(folder)
-        self._takes_first = pooling == "cls"
+        self._takes_first = pooling_of(folder) == "cls"
         self._batch_tokens = table.batch_tokens
         if table.compile:
             self.bert.compile(dynamic=False)
@@ -100,15 +99,12 @@ class BertTeacher:
     def embed(self, texts: Reading) -> Tensor:
         """See :class:`SingleTeacher`."""
         assert isinstance(texts, TextRows)
-        rows = self._rows(texts)
+        rows = max(1, self._batch_tokens // texts.tokens.shape[1])  # read at once
         parts = [
             self._pool(self._read(tokens, ends), ends)
             for tokens, ends in zip(texts.tokens.split(rows), texts.ends.split(rows), strict=True)
         ]
         return F.normalize(torch.cat(parts), dim=-1)
-
-    def _rows(self, texts: TextRows) -> int:
-        return max(1, self._batch_tokens // texts.tokens.shape[1])
 
     def _read(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """Give the last hidden states ``(b, l, d)``."""

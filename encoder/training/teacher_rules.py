@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from encoder.errors import CheckpointError
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
 from encoder.training.config import TeacherTable
-from encoder.training.rows import WIDTH_MULTIPLE, Ids, TextRows, fill_rows, wrap
+from encoder.training.rows import WIDTH_MULTIPLE, Ids, TextRows, padded, wrap
 
 Reading = TextRows | list[str]  # what one teacher reads: token ids with its special tokens, or texts
 TeacherInput = list[Reading]  # of the same texts, what each teacher reads
@@ -52,7 +52,8 @@ class ReadingRules:
         texts = [decode(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
         if self.own_tokenizer is None:
             return texts
-        return fill_rows([found.ids for found in _pipeline(self.own_tokenizer, self.tokens_max).encode_batch(texts)])
+        pipeline = _pipeline(self.own_tokenizer, self.tokens_max)
+        return wrap(*padded([found.ids for found in pipeline.encode_batch_fast(texts)]), (), None)  # special tokens are in
 
 
 @dataclass(frozen=True, slots=True)
