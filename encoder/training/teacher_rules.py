@@ -53,7 +53,9 @@ class ReadingRules:
         if self.own_tokenizer is None:
             return texts
         pipeline = _pipeline(self.own_tokenizer, self.tokens_max)
-        return wrap(*padded([found.ids for found in pipeline.encode_batch_fast(texts)]), (), None)  # special tokens are in
+        return wrap(
+            *padded([found.ids for found in pipeline.encode_batch_fast(texts)]), (), None
+        )  # special tokens are in
 
 
 @dataclass(frozen=True, slots=True)
