@@ -53,9 +53,8 @@ class ReadingRules:
         if self.own_tokenizer is None:
             return texts
         pipeline = _pipeline(self.own_tokenizer, self.tokens_max)
-        return wrap(
-            *padded([found.ids for found in pipeline.encode_batch_fast(texts)]), (), None
-        )  # special tokens are in
+        ids = [found.ids for found in pipeline.encode_batch_fast(texts)]  # special tokens included
+        return wrap(*padded(ids), (), None)
 
 
 @dataclass(frozen=True, slots=True)
