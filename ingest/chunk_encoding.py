@@ -66,7 +66,11 @@ class ChunksAlone:
 
 
 class ChunksInOnePass:
-    """A document is read once, its title first; each chunk's embedding knows all that came before it."""
+    """A document is read once: the passages that its chunks would be alone, one after another.
+
+    Each chunk's embedding knows all that came before it. The title stands before every chunk, not only before the
+    first: what a state of fixed size has read a thousand tokens ago is faint.
+    """
 
     reads_whole_documents = True
 
@@ -75,7 +79,7 @@ class ChunksInOnePass:
 
     def fingerprint(self, chunker: str) -> str:
         """Tell such embeddings from those of chunks alone."""
-        return f"{chunker}-one-pass"
+        return f"{chunker}-one-pass-titles"
 
     def check(self, info: EncoderInfo, chunker: Chunker) -> None:
         """Accept any: a document may be of any length, and so may a chunk in it."""
@@ -97,11 +101,7 @@ class ChunksInOnePass:
         return np.concatenate([embeddings[number] for number in range(len(rows))])
 
     def _tokenize(self, documents: Sequence[ChunkedDocument]) -> list[list[list[int]]]:
-        """Give the token ids of every chunk of every document; the title stands before the first."""
-        texts = [
-            join_passage(document.title, text) if number == 0 else text
-            for document in documents
-            for number, text in enumerate(document.texts)
-        ]
+        """Give the token ids of every passage of every document."""
+        texts = [join_passage(document.title, text) for document in documents for text in document.texts]
         ids = iter(self._tokenizer.encode_batch(texts))
         return [[next(ids) for _ in document.texts] for document in documents]

@@ -41,8 +41,10 @@ def only(texts: TeacherInput | None) -> TextRows:
     return rows
 
 
-def test_a_batch_holds_each_chunk_alone_and_its_place_in_the_pieces(data: Path, teacher: Path) -> None:
-    config = train_config(data, teacher, [documents_task(widths=[1024], piece_tokens=256)])
+@pytest.mark.parametrize("opening", [0, 5])
+def test_a_batch_holds_each_chunk_alone_and_its_place_in_the_pieces(data: Path, teacher: Path, opening: int) -> None:
+    task = documents_task(widths=[1024], piece_tokens=256, opening_tokens=opening)
+    config = train_config(data, teacher, [task])
     rows = Feed.open(config, ALONE)[0].rows
     assert isinstance(rows, DocumentRows)
     assert len(rows.pieces) == 4
@@ -59,6 +61,8 @@ def test_a_batch_holds_each_chunk_alone_and_its_place_in_the_pieces(data: Path, 
             # This teacher reads 128 tokens, of which two are special.
             assert joined[row, begins.get(row, 0) : end][:126].tolist() == alone.tolist()
             assert rows.owners[number] == row
+            if opening:
+                assert alone[:opening].tolist() == joined[row, :opening].tolist()
             begins[row] = end + 1
             number += 1
     assert number == len(rows.owners) >= 6
@@ -139,21 +143,3 @@ def test_what_cannot_be_read_in_one_pass_is_refused(data: Path, teacher: Path, t
                 train(train_config(data, teacher, [task], **settings))
     with pytest.raises(InvalidInput, match="'pairs-facts' holds passages, no documents"):
         train(train_config(data, teacher, [documents_task(sources=["pairs"])], out=tmp_path))
-
-
-def test_the_teacher_may_read_the_documents_opening_before_each_later_chunk(data: Path, teacher: Path) -> None:
-    alone, after = (
-        Feed.open(train_config(data, teacher, [documents_task(widths=[1024], opening_tokens=count)]), ALONE)[0].rows
-        for count in (0, 5)
-    )
-    assert isinstance(alone, DocumentRows)
-    assert isinstance(after, DocumentRows)
-    by_itself, behind = only(alone.chunks), only(after.chunks)
-    opening: list[int] = []
-    for number, owner in enumerate(alone.owners.tolist()):
-        chunk = by_itself.tokens[number, 1 : int(by_itself.ends[number])].tolist()
-        first = number == 0 or owner != alone.owners[number - 1]
-        opening = chunk[:5] if first else opening
-        expected = chunk if first else opening + chunk
-        # This teacher reads 128 tokens, of which two are special.
-        assert behind.tokens[number, 1 : int(behind.ends[number])].tolist() == expected[:126]

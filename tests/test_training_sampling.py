@@ -172,15 +172,21 @@ def documents(*counts: int) -> TrainingSet:
     )
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 3), st.integers(0, 4), st.integers(0, 2))
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=6),
+    st.integers(1, 3),
+    st.integers(0, 4),
+    st.integers(0, 2),
+    st.sampled_from([0, 0, 3, 40]),
+)
 @settings(max_examples=60, deadline=None)
 def test_documents_have_an_end_token_after_each_chunk(
-    counts: list[int], batch_size: int, seed: int, start: int
+    counts: list[int], batch_size: int, seed: int, start: int, opening: int
 ) -> None:
     counts[0] = max(counts[0], 1)
     found = documents(*counts)
     assert found.chunk_ends is not None
-    shape = DocumentShape(batch_size, (64, 128), END, start_ids=(3,) * start, query_widths=(16,))
+    shape = DocumentShape(batch_size, (64, 128), END, start_ids=(3,) * start, query_widths=(16,), opening=opening)
     chunks_seen: dict[int, set[int]] = {number: set() for number in range(len(counts))}
     for step in range(6 * batches_per_epoch(found, shape)):
         batch = document_batch(found, shape, seed, step, 0)
@@ -191,12 +197,12 @@ def test_documents_have_an_end_token_after_each_chunk(
         chunks, lengths = batch.chunks()
         for row, chunk, length in zip(batch.spans[:, 0], chunks, lengths, strict=True):
             number = batch.documents[row]
-            ends = [0, *found.chunk_ends[number].tolist()]
+            ends, ids = [0, *found.chunk_ends[number].tolist()], found.passages[number].tolist()
+            head = ids[: min(opening, ends[1])]
             place = next(
                 n
                 for n in range(len(ends) - 1)
-                if ends[n + 1] - ends[n] == length
-                and found.passages[number][ends[n] : ends[n + 1]].tolist() == chunk[:length].tolist()
+                if chunk[:length].tolist() == [*(head if n else []), *ids[ends[n] : ends[n + 1]]]
             )
             chunks_seen[number].add(place)
         for row, query in zip(batch.query_rows, batch.query_numbers, strict=True):

@@ -214,7 +214,7 @@ class DocumentsTask(_Task):
     relational_weight: float = pydantic.Field(default=0.0, ge=0)  # of queries and chunks
     words_weight: float = pydantic.Field(default=0.0, ge=0)  # of the overlap of words beside the teacher's cosines
     info_nce_weight: float = pydantic.Field(default=1.0, ge=0)  # where documents have queries
-    # Of a document's beginning, mostly its title: the teacher reads them before each later chunk.
+    # Of a document's beginning, mostly its title: they stand before each later chunk, as the title does in an index.
     opening_tokens: int = pydantic.Field(default=0, ge=0, le=256)
     false_negative_margin: float = 0.05
 

@@ -25,6 +25,7 @@ class DocumentShape:
     query_widths: tuple[int, ...] = (32, 64, 256)
     query_room: int = 1
     queries: int = 1  # of each document, at most
+    opening: int = 0  # tokens of a document's beginning that stand before each of its later chunks
 
 
 class DocumentBatch(NamedTuple):
@@ -33,30 +34,23 @@ class DocumentBatch(NamedTuple):
     Queries are about whole documents: a row that holds a part of one has none.
     """
 
-    tokens: Tokens  # (b, l) start, chunk, end, chunk, end, ... and zeros
+    tokens: Tokens  # (b, l) start, chunk, end, opening and chunk, end, ... and zeros
     lengths: Numbers  # (b,) special tokens included
     places: Numbers  # (n, 2) row and column of each chunk's end token
-    spans: Numbers  # (n, 3) row, first column and one past the last column of each chunk's own tokens
+    spans: Numbers  # (n, 3) row, first column and one past the last column of each chunk, its opening included
     documents: Numbers  # (b,) numbers of the set
     query_tokens: Tokens  # (q, lq)
     query_lengths: Numbers  # (q,)
     query_rows: Numbers  # (q,) row of the document that each is about
     query_numbers: Numbers  # (q,) of the set: equal for equal texts
 
-    def chunks(self, opening: int = 0) -> tuple[Tokens, Numbers]:
-        """Give each chunk alone, as a teacher reads it: tokens ``(n, l)``, a multiple of 16 wide, and lengths.
-
-        Before a row's later chunks stand the first ``opening`` tokens of its first one.
-        """
-        rows, own = self.spans[:, 0], self.spans[:, 2] - self.spans[:, 1]
-        first = np.searchsorted(rows, rows)  # each row's first chunk
-        before = np.where(np.arange(len(rows)) > first, np.minimum(own[first], opening), 0)
-        lengths = before + own
+    def chunks(self) -> tuple[Tokens, Numbers]:
+        """Give each chunk alone, as a teacher reads it: tokens ``(n, l)``, a multiple of 16 wide, and lengths."""
+        rows, starts, stops = self.spans.T
+        lengths = stops - starts
         width = int(lengths.max(initial=1))
         columns = np.arange(width + -width % 16)
-        in_opening = columns < before[:, None]
-        source = np.where(in_opening, self.spans[first, 1:2], self.spans[:, 1:2] - before[:, None]) + columns
-        read = self.tokens[rows[:, None], np.minimum(source, self.tokens.shape[1] - 1)]
+        read = self.tokens[rows[:, None], np.minimum(starts[:, None] + columns, self.tokens.shape[1] - 1)]
         return np.where(columns < lengths[:, None], read, 0), lengths
 
 
@@ -83,11 +77,12 @@ def document_batch(
     lengths = np.zeros(len(documents), dtype=np.int64)
     spans, whole = [], np.zeros(len(documents), dtype=bool)
     for row, (document, part) in enumerate(zip(documents, parts, strict=True)):
-        ends = chunk_ends[document].astype(np.int64)
-        first, last = _chunks_of_part(ends, int(part), width - len(shape.start_ids), rng)
+        ids, ends = store[document], chunk_ends[document].astype(np.int64)
+        opening = ids[: min(shape.opening, int(ends[0]))]
+        first, last = _chunks_of_part(_stream(ends, len(opening)), int(part), width - len(shape.start_ids), rng)
         whole[row] = first == 0 and last == len(ends)
         begin = int(ends[first - 1]) if first else 0
-        found = _lay_out(store[document][begin : int(ends[last - 1])], ends[first:last] - begin, shape)
+        found = _lay_out(ids[begin : int(ends[last - 1])], ends[first:last] - begin, opening, first == 0, shape)
         lengths[row] = len(found.ids)
         tokens[row, : lengths[row]] = found.ids
         spans.append(np.concatenate([np.full((len(found.spans), 1), row), found.spans], axis=1))
@@ -114,25 +109,34 @@ class _Row(NamedTuple):
     spans: Numbers  # (chunks, 2)
 
 
-def _lay_out(ids: Tokens, ends: Numbers, shape: DocumentShape) -> _Row:
-    """Set the end token after each chunk; ``ends`` are the chunks', the last one ``len(ids)``."""
+def _lay_out(ids: Tokens, ends: Numbers, opening: Tokens, begins: bool, shape: DocumentShape) -> _Row:  # noqa: FBT001
+    """Set the opening before each chunk, but where a document ``begins``, and the end token after it.
+
+    ``ends`` are the chunks' in ``ids``, the last one ``len(ids)``.
+    """
     starts = np.concatenate([[0], ends[:-1]])
-    shift = np.arange(len(ends)) + len(shape.start_ids)
-    row = np.full(len(shape.start_ids) + len(ids) + len(ends), shape.end_id, dtype=np.int64)
-    row[: len(shape.start_ids)] = shape.start_ids
-    row[np.arange(len(ids)) + np.repeat(shift, ends - starts)] = ids
-    return _Row(row, np.stack([starts + shift, ends + shift], axis=1))
+    headed = starts[1:] if begins else starts
+    ids = np.insert(ids, np.repeat(headed, len(opening)), np.tile(opening, len(headed)))
+    lengths = ends - starts + len(opening)
+    lengths[: len(starts) - len(headed)] -= len(opening)
+    stops = len(shape.start_ids) + np.cumsum(lengths + 1) - 1
+    row = np.concatenate([np.array(shape.start_ids, ids.dtype), np.insert(ids, np.cumsum(lengths), shape.end_id)])
+    return _Row(row, np.stack([stops - lengths, stops], axis=1))
 
 
-def _chunks_of_part(ends: Numbers, part: int, room: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Choose the chunks of a part, first and one past the last, that fit ``room`` with their end tokens."""
-    stream = ends + np.arange(1, len(ends) + 1)  # tokens up to and with each chunk's end token
+def _stream(ends: Numbers, opening: int) -> Numbers:
+    """Count a document's tokens up to and with each chunk's end token, openings included."""
+    return ends + np.arange(1, len(ends) + 1) + opening * np.arange(len(ends))
+
+
+def _chunks_of_part(stream: Numbers, part: int, room: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Choose the chunks of a part, first and one past the last, that fit ``room`` with what stands round them."""
     if stream[-1] <= room:
-        return 0, len(ends)
+        return 0, len(stream)
     # Parts begin at other chunks each time, so that no chunk is always the first.
     wanted = part * room - int(rng.integers(0, room // 2)) if part else 0
     begins = np.concatenate([[0], stream[:-1]])
-    first = min(int(np.searchsorted(begins, wanted)), len(ends) - 1)
+    first = min(int(np.searchsorted(begins, wanted)), len(stream) - 1)
     last = int(np.searchsorted(stream, begins[first] + room, side="right"))
     return first, max(last, first + 1)
 
@@ -159,7 +163,7 @@ def _plan(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
     check_room(shape.query_widths, shape.query_room)
     room = len(shape.start_ids)
     check_room(shape.widths, room)
-    needed = room + _longest_chunk(chunk_ends)
+    needed = room + shape.opening + _longest_chunk(chunk_ends)
     if shape.widths[0] < needed:
         raise InvalidInput(
             "widths",
@@ -168,7 +172,9 @@ def _plan(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
     documents = np.flatnonzero(store.lengths > 0)
     if not len(documents):
         raise InvalidInput("sources", f"source {training_set.name!r} has no document with a text.")
-    streams = store.lengths[documents] + chunk_ends.lengths[documents]
+    openings = np.minimum(chunk_ends.values[chunk_ends.starts[documents]].astype(np.int64), shape.opening)
+    chunks = chunk_ends.lengths[documents]
+    streams = store.lengths[documents] + chunks + openings * (chunks - 1)
     counts = -(-streams // (shape.widths[-1] - room))
     examples = number_parts(documents, counts)
     buckets = by_width(examples, np.repeat(streams, counts), shape.widths, room, shape.batch_size)

@@ -1,9 +1,10 @@
 """Documents in one pass: an end-of-sequence token after each chunk, and losses on every chunk's embedding.
 
-A chunk's embedding shall say what the teacher says of the chunk, read alone or right after the document's opening, as
-passages have the title of theirs; and it shall be what the document's queries find: the teacher chooses which chunk of
-its document answers a query, and the other chunks, of this and of all other documents, are the negatives. Long
-documents are read in pieces with the state carried on and detached, so that memory does not grow with them.
+A chunk's embedding shall say what the teacher says of the chunk, read alone; before either stands the document's
+opening, as passages have the title of theirs. And it shall be what the document's queries find: the teacher chooses
+which chunk of its document answers a query, and the other chunks, of this and of all other documents, are the
+negatives. Long documents are read in pieces with the state carried on and detached, so that memory does not grow with
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class DocumentRows(NamedTuple):
 
     pieces: list[TextRows]  # packed, or in pieces with row and position of each chunk's last token (n, 2)
     owners: Tensor  # (n,) row of each chunk's document
-    chunks: TeacherInput | None  # each alone, or after its document's opening
+    chunks: TeacherInput | None  # each alone
     queries: TextRows  # perhaps none
     query_teacher: TeacherInput | None
     query_owners: Tensor  # (q,) row of the document that each is about

@@ -97,6 +97,7 @@ class Maker:
                     task.query_widths,
                     query_room,
                     task.queries,
+                    task.opening_tokens,
                 )
 
     def epoch_steps(self, training_set: TrainingSet, task: Task, processes: int) -> int:
@@ -187,7 +188,7 @@ class Maker:
             pieces.append(TextRows(torch.from_numpy(piece), torch.from_numpy(inside)))
         if self.pack_tokens is not None and len(pieces) == 1:
             pieces = [fold(tokens, found.lengths, places, self.pack_tokens)]
-        chunk_tokens, chunk_lengths = found.chunks(task.opening_tokens)
+        chunk_tokens, chunk_lengths = found.chunks()
         queries = self._queries(found.query_tokens, found.query_lengths)
         asks = needs_teacher(task)
         rows = DocumentRows(

@@ -55,7 +55,7 @@ def one_pass(encoder: Encoder, index: MemoryIndex) -> Ingestor:
 
 @pytest.fixture
 def index() -> MemoryIndex:
-    return MemoryIndex(dimension=DIMENSION, fingerprint=fingerprint() + "-one-pass")
+    return MemoryIndex(dimension=DIMENSION, fingerprint=fingerprint() + "-one-pass-titles")
 
 
 async def test_documents_are_read_whole_and_those_of_one_chunk_together(index: MemoryIndex) -> None:
@@ -91,20 +91,20 @@ async def test_an_index_of_chunks_alone_is_refused() -> None:
     with pytest.raises(FingerprintMismatch, match="-one-pass"):
         await one_pass(CountingEncoder(), index).ingest(make_document("a"))
     assert index_fingerprint("m", ChunksInOnePass(Tokenizer.load(DEFAULT_MODEL_FOLDER)).fingerprint("c")).endswith(
-        "c-one-pass"
+        "c-one-pass-titles"
     )
 
 
 async def test_embeddings_are_those_of_the_document_in_one_pass(tmp_path: Path) -> None:
-    """The title comes first, then every chunk; a document of one chunk is the passage that it would be alone."""
+    """Each chunk comes with the title; a document of one chunk is the passage that it would be alone."""
     encoder = load_float32(save_tiny_model(tmp_path / "model", n_layers=2))
     tokenizer = Tokenizer.load(tmp_path / "model")
     texts = ["First part.", "Second part of it.", "And a third."]
     documents = [ChunkedDocument("A title", texts), ChunkedDocument("", ["Alone."])]
     found = await ChunksInOnePass(tokenizer).encode(encoder, documents)
-    rows = [tokenizer.encode(text) for text in ("A title\nFirst part.", *texts[1:])]
+    rows = [tokenizer.encode(f"A title\n{text}") for text in texts]
     read = await encoder.encode_document([*rows[0], *rows[1], *rows[2]], np.cumsum([len(row) for row in rows]))
-    alone = await encoder.encode_passages(["Alone.", "Second part of it."])
+    alone = await encoder.encode_passages(["Alone.", "A title\nSecond part of it."])
     await encoder.close()
     np.testing.assert_allclose(found[:3], read.embeddings, atol=1e-6)
     np.testing.assert_allclose(found[3], alone.embeddings[0], atol=1e-6)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             documents = chunk_documents(lengthened, encoders[0].tokenizer)
             for encoder in encoders:
                 for way in given.ways:
-                    if not can_read(encoder, way, max(len(document.whole()[0]) for document in documents)):
+                    if not can_read(encoder, way, max(len(document.stream(way)[0]) for document in documents)):
                         continue
                     row = measure(encoder, lengthened, documents, way)
                     add_row(given.results, row)
@@ -67,7 +67,7 @@ def measure(
         vectors = embed_passages(encoder, [passage for document in documents for passage in document.alone()])
         counts = [len(document.chunks) for document in documents]
     else:
-        read = read_whole(encoder, [document.whole() for document in documents], way)
+        read = read_whole(encoder, [document.stream(way) for document in documents], way)
         vectors, counts = np.concatenate(read), [len(each) for each in read]
     quality = ndcg(found, embed_queries(encoder, list(found.queries.values())), vectors, counts)
     return {

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from encoder.evaluation.datasets import EvaluationSet
 from encoder.evaluation.metrics import CUTOFF_MAX, measure
+from encoder.evaluation.results import Chunks
 from encoder.evaluation.runs import RankedDocument, Run
 from encoder.evaluation.significance import confidence_interval
 from encoder.passage_text import passage_title
@@ -40,10 +41,13 @@ class ChunkedDocument:
         """Give each chunk as a passage of its own, with the title."""
         return [self.title + chunk for chunk in self.chunks]
 
-    def whole(self) -> tuple[Ids, Ids]:
-        """Give all ids, the title first ``(l,)``, and where each chunk ends ``(n,)``."""
-        ids = np.array([*self.title, *(token for chunk in self.chunks for token in chunk)], np.int64)
-        return ids, len(self.title) + np.cumsum([len(chunk) for chunk in self.chunks])
+    def stream(self, way: Chunks) -> tuple[Ids, Ids]:
+        """Give the ids ``(l,)`` that are read in one pass, and where each chunk ends ``(n,)``.
+
+        For a vector each they are the passages one after another, for one vector the title and the whole text.
+        """
+        rows = self.alone() if way is Chunks.ONE_PASS else [[*self.title, *(id_ for row in self.chunks for id_ in row)]]
+        return np.array([id_ for row in rows for id_ in row], np.int64), np.cumsum([len(row) for row in rows])
 
 
 def chunk_documents(found: EvaluationSet, tokenizer: Tokenizer) -> list[ChunkedDocument]:
