@@ -172,9 +172,10 @@ def _plan(training_set: TrainingSet, shape: DocumentShape) -> _Plan:
     documents = np.flatnonzero(store.lengths > 0)
     if not len(documents):
         raise InvalidInput("sources", f"source {training_set.name!r} has no document with a text.")
-    openings = np.minimum(chunk_ends.values[chunk_ends.starts[documents]].astype(np.int64), shape.opening)
+    first_chunks: Numbers = chunk_ends.values[chunk_ends.starts[documents]].astype(np.int64)
+    openings: Numbers = np.minimum(first_chunks, shape.opening)
     chunks = chunk_ends.lengths[documents]
-    streams = store.lengths[documents] + chunks + openings * (chunks - 1)
+    streams: Numbers = store.lengths[documents] + chunks + openings * (chunks - 1)
     counts = -(-streams // (shape.widths[-1] - room))
     examples = number_parts(documents, counts)
     buckets = by_width(examples, np.repeat(streams, counts), shape.widths, room, shape.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ class LexicalRanker:
 
     def __init__(self, units: Units, tokenizer: Tokenizer) -> None:
         """Read all units; :class:`MambaSearchError` where bm25s is missing."""
+        # bm25s begins JAX where that is installed, which takes most of a GPU for itself: in every process that mines.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # noqa: TID251 - writes for JAX, reads nothing
         try:
             import bm25s
             import Stemmer
