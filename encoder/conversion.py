@@ -57,6 +57,13 @@ def convert(
     )
     check_tokenizer(found.config, Tokenizer.load_file(tokenizer_file))
     model = load_opened(found, dtype=None)
+    write_model(destination, model, tokenizer_file, bits)
+    return model
+
+
+def write_model(destination: Path, model: EncoderModel, tokenizer_file: Path, bits: int) -> None:
+    """Write a model and its tokenizer as a new folder; errors are those of :func:`convert` for its destination."""
+    _check_destination(destination)
     try:
         _write(destination, model, tokenizer_file, bits)
     except (OSError, SafetensorError) as error:
@@ -67,7 +74,6 @@ def convert(
         raise InvalidInput(
             "destination", f"{destination} cannot be written ({reason}); name a folder that can be."
         ) from error
-    return model
 
 
 def _check_destination(destination: Path) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from encoder.checkpoint import load_model, save_model
+from encoder.checkpoint import load_opened
+from encoder.conversion import write_model
 from encoder.errors import CheckpointError, InvalidInput, MambaSearchError
 from encoder.layouts.opening import open_model
 from encoder.model import EncoderModel
@@ -27,8 +27,9 @@ from encoder.tokenizer import TOKENIZER_FILE
 def average(folders: Sequence[Path], weights: Sequence[float], out: Path) -> EncoderModel:
     """Write the weighted mean of models as a folder of ours, with the first one's configuration, and give it.
 
-    :class:`InvalidInput` for weights that are not one a model, negative or not 1 in sum;
-    :class:`CheckpointError` for models that differ in anything but their weights.
+    :class:`InvalidInput` for weights that are not one a model, negative or not 1 in sum; :class:`CheckpointError` for
+    models that differ in anything but their weights, or have no tokenizer. ``out`` is a new folder, and errors about it
+    are those of :func:`encoder.conversion.convert`.
     """
     if len(weights) != len(folders) or min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
         raise InvalidInput(
@@ -38,18 +39,17 @@ def average(folders: Sequence[Path], weights: Sequence[float], out: Path) -> Enc
     for folder, other in zip(folders, found, strict=True):
         if other.config.model_copy(update={"name": found[0].config.name}) != found[0].config:
             raise CheckpointError(f"{folder} is another architecture than {folders[0]}; their mean is no model.")
-    mean = load_model(folders[0], dtype=torch.float32)
+    tokenizer_file = found[0].tokenizer_file
+    if tokenizer_file is None:
+        raise CheckpointError(f"{folders[0]} has no {TOKENIZER_FILE}; put the model's own there.")
+    mean = load_opened(found[0])
     with torch.no_grad():
         for parameter in mean.parameters():
             parameter.mul_(weights[0])
-        for folder, weight in zip(folders[1:], weights[1:], strict=True):
-            other_model = load_model(folder, dtype=torch.float32)
-            for parameter, other_parameter in zip(mean.parameters(), other_model.parameters(), strict=True):
+        for opened, weight in zip(found[1:], weights[1:], strict=True):
+            for parameter, other_parameter in zip(mean.parameters(), load_opened(opened).parameters(), strict=True):
                 parameter.add_(other_parameter, alpha=weight)
-    out.mkdir(parents=True, exist_ok=True)
-    save_model(out, mean)
-    if found[0].tokenizer_file is not None:
-        shutil.copyfile(found[0].tokenizer_file, out / TOKENIZER_FILE)
+    write_model(out, mean, tokenizer_file, bits=32)
     return mean
 
 

@@ -115,10 +115,11 @@ def _lay_out(ids: Tokens, ends: Numbers, opening: Tokens, begins: bool, shape: D
     ``ends`` are the chunks' in ``ids``, the last one ``len(ids)``.
     """
     starts = np.concatenate([[0], ends[:-1]])
-    headed = starts[1:] if begins else starts
-    ids = np.insert(ids, np.repeat(headed, len(opening)), np.tile(opening, len(headed)))
-    lengths = ends - starts + len(opening)
-    lengths[: len(starts) - len(headed)] -= len(opening)
+    before = np.full(len(ends), len(opening))
+    if begins:
+        before[0] = 0
+    ids = np.insert(ids, np.repeat(starts, before), np.tile(opening, np.count_nonzero(before)))
+    lengths = ends - starts + before
     stops = len(shape.start_ids) + np.cumsum(lengths + 1) - 1
     row = np.concatenate([np.array(shape.start_ids, ids.dtype), np.insert(ids, np.cumsum(lengths), shape.end_id)])
     return _Row(row, np.stack([stops - lengths, stops], axis=1))
