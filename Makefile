@@ -13,7 +13,7 @@ MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
 # A folder of all-MiniLM-L6-v2, or of another sentence-transformers model, to stand beside ours in the table.
 BASELINE ?=
-# Of length: sets whose documents are lengthened. Of the experiments: which runs (empty: the six of the comparison), models to read long documents, text of the haystack.
+# Of length: sets whose documents are lengthened. Of the experiments: which runs (empty: the eight of the comparison), models to read long documents, text of the haystack.
 RUNS ?=
 MODELS ?= runs/paper-mamba runs/paper-transformer encoder/models/default
 LENGTH_SETS ?= encoder/evaluation/datasets/squad_xquad_en

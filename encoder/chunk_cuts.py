@@ -1,8 +1,9 @@
-"""Where a tokenized document is cut into chunks: about 256 tokens each, where the text itself pauses. Knows no model.
+"""Where a tokenized document is cut into chunks: about a paragraph each, where the text itself pauses. Knows no model.
 
 Ingestion cuts documents with it, and training reads them in the same chunks. Every place between two tokens has a level
 (heading, paragraph, sentence, line, word, none); a chunk ends at the best level within reach, so that none is over the
-limit and none is left tiny.
+limit and none is left tiny. A text within the limit is one chunk; a longer one is cut into chunks of five eighths of it
+on average (160 tokens of 256): a vector tells a paragraph from its neighbours better than half a page.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from encoder.boundaries import LEVEL_NONE, LEVEL_SENTENCE, LEVEL_UNDIVIDED, boundary_levels
 
 TOKENS_MAX_DEFAULT = 256
+_TARGET_SHARE = 5 / 8  # of the limit, that a chunk of a longer text has on average
 CHARS_PER_TOKEN_MAX = 16  # a chunk has at most this many code points per token of its limit
 
 
@@ -34,17 +36,22 @@ def chunk_starts(
         yield first
         by_chars = int(np.searchsorted(ends, starts[first] + chars_max, side="right"))
         limit = min(first + tokens_max, by_chars, total)
-        if limit == total:
-            return
-        # Share what is left evenly: 260 tokens become two halves, not 256 and 4.
         rest = total - first
-        share = rest / math.ceil(rest / tokens_max)
+        share = _share(rest, tokens_max)
+        if limit == total and (first == 0 or share == rest):
+            return
         least = tokens_max // 4
         upper = max(min(limit, total - least), first + 1)
         lower = max(first + math.ceil(min(share, upper - first) / 2), first + 1)
         if levels[lower : upper + 1].max() < LEVEL_SENTENCE:
             lower = min(lower, first + least)
         first = _best_cut(text, starts, levels, lower, upper, first + share)
+
+
+def _share(rest: int, tokens_max: int) -> float:
+    """Share what is left evenly: 260 tokens become two halves, not 256 and 4."""
+    pieces = max(math.ceil(rest / tokens_max), round(rest / (tokens_max * _TARGET_SHARE)))
+    return rest / pieces
 
 
 def _best_cut(

@@ -1,4 +1,4 @@
-"""Documents into chunks: about 256 tokens each, cut where the text itself pauses. Knows no encoder, no index.
+"""Documents into chunks: about a paragraph each, cut where the text itself pauses. Knows no encoder, no index.
 
 A document is tokenized once, and cut by the rules of ``encoder.chunk_cuts``, which training follows, too.
 """
@@ -18,7 +18,7 @@ from encoder.passage_text import TITLE_TOKENS_MAX, join_passage, passage_title
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 
-CHUNKER_VERSION = 1
+CHUNKER_VERSION = 2
 TOKENS_MAX_LEAST = 16
 WINDOW_CHARS = 1 << 18  # a document is tokenized in windows of this size: memory stays bounded
 UNREAD_CHARS_MAX = 64  # longest run that the tokenizer drops (control characters) and a chunk still carries at its edge

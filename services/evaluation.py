@@ -83,7 +83,8 @@ async def evaluate_set(
     """
     # An index that is kept will be searched by embeddings another time.
     words_only = set(modes) <= {EvaluationMode.SPARSE, EvaluationMode.BM25S} and isinstance(index, MemoryIndex)
-    encoder = EvaluationEncoder(system.encoder, needed=not words_only)
+    lengthened = evaluation_set.length is not None
+    encoder = EvaluationEncoder(system.encoder, needed=not words_only, repeated=lengthened)
     work = _Work(evaluation_set, system, index, report, encoder)
     for mode in dict.fromkeys(modes):
         started = time.perf_counter()

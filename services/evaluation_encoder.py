@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -19,13 +19,16 @@ QUERY_BATCH = 256
 class EvaluationEncoder:
     """Passes everything on. An embedding never depends on its batch, so a search finds what it would find alone.
 
-    With ``needed=False`` passages are not encoded: each gets the same embedding, where nobody will search by it.
+    With ``needed=False`` passages are not encoded: each gets the same embedding, where nobody will search by it. With
+    ``repeated=True`` a passage that comes again is not read again: lengthened documents share most of their text.
     """
 
-    def __init__(self, encoder: Encoder, *, needed: bool = True) -> None:
+    def __init__(self, encoder: Encoder, *, needed: bool = True, repeated: bool = False) -> None:
         self._encoder = encoder
         self._needed = needed
+        self._repeated = repeated
         self._known: dict[str, tuple[NDArray[np.float32], int]] = {}
+        self._read: dict[str, tuple[NDArray[np.float32], int]] = {}
         self._calls = 0  # under way
         self._busy_since = 0.0
         self.tokens = 0  # of documents
@@ -49,17 +52,18 @@ class EvaluationEncoder:
         """Give what is known, or encode."""
         if any(query not in self._known for query in queries):
             return await self._encoder.encode_queries(queries)
-        known = [self._known[query] for query in queries]
-        return Encoded(np.stack([embedding for embedding, _ in known]), tuple(count for _, count in known))
+        return _looked_up(self._known, queries)
 
     async def encode_passages(self, passages: Sequence[str]) -> Encoded:
         """Encode passages, and count them."""
         if not self._needed:
             return Encoded(await self._unneeded(len(passages)), (0,) * len(passages))
-        with self._metered():
-            encoded = await self._encoder.encode_passages(passages)
-        self.tokens += sum(encoded.token_counts)
-        return encoded
+        if not self._repeated:
+            return await self._encode_passages(passages)
+        if new := [passage for passage in dict.fromkeys(passages) if passage not in self._read]:
+            encoded = await self._encode_passages(new)
+            self._read |= zip(new, zip(encoded.embeddings, encoded.token_counts, strict=True), strict=True)
+        return _looked_up(self._read, passages)
 
     async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
         """Encode passages given as token ids, and count them."""
@@ -85,6 +89,12 @@ class EvaluationEncoder:
         """Close the encoder."""
         await self._encoder.close()
 
+    async def _encode_passages(self, passages: Sequence[str]) -> Encoded:
+        with self._metered():
+            encoded = await self._encoder.encode_passages(passages)
+        self.tokens += sum(encoded.token_counts)
+        return encoded
+
     async def _unneeded(self, count: int) -> NDArray[np.float32]:
         return np.ones((count, (await self._encoder.info()).dimension), np.float32)
 
@@ -100,3 +110,8 @@ class EvaluationEncoder:
             self._calls -= 1
             if self._calls == 0:
                 self.busy_s += time.perf_counter() - self._busy_since
+
+
+def _looked_up(known: Mapping[str, tuple[NDArray[np.float32], int]], texts: Sequence[str]) -> Encoded:
+    found = [known[text] for text in texts]
+    return Encoded(np.stack([embedding for embedding, _ in found]), tuple(count for _, count in found))

@@ -102,12 +102,12 @@ def test_a_short_text_is_one_chunk() -> None:
 
 
 def test_cuts_prefer_paragraphs_then_sentences_then_words() -> None:
-    sentence = "One two three four five six. "
+    sentence = "One two three four. "
     assert [chunk.text for chunk in cut("one " * 12 + "\n\n" + "two " * 13)] == [
         "one " * 11 + "one",
         "two " * 12 + "two",
     ]
-    assert [chunk.text for chunk in cut(sentence * 4)] == [(sentence * 2).strip()] * 2
+    assert [chunk.text for chunk in cut(sentence * 6)] == [(sentence * 2).strip()] * 3
     assert [chunk.text for chunk in cut("word " * 20)] == ["word " * 9 + "word"] * 2
     paragraphs = cut("a b. c d. e f.\n\ng h i. j k l. m n o p.")
     assert [chunk.text for chunk in paragraphs] == ["a b. c d. e f.", "g h i. j k l. m n o p."]
@@ -115,6 +115,10 @@ def test_cuts_prefer_paragraphs_then_sentences_then_words() -> None:
 
 def test_a_rest_is_shared_evenly() -> None:
     assert [chunk.token_count for chunk in cut("word " * 260, 256)] == [130, 130]
+    assert [chunk.token_count for chunk in cut("word " * 800, 256)] == [160] * 5
+
+
+def test_a_text_within_the_limit_is_one_chunk() -> None:
     assert [chunk.token_count for chunk in cut("word " * 256, 256)] == [256]
 
 
@@ -203,7 +207,7 @@ def test_a_passage_never_exceeds_what_is_announced(title: str, text: str) -> Non
 
 
 def test_the_fingerprint_names_the_parameters() -> None:
-    assert chunker(128).fingerprint == "v1-tokens128-title64"
+    assert chunker(128).fingerprint == "v2-tokens128-title64"
     assert chunker(129).fingerprint != chunker(128).fingerprint
 
 

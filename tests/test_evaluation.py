@@ -131,6 +131,15 @@ async def test_one_pass_reads_documents_and_another_index_is_not_taken(tmp_path:
         await evaluate(folder, tmp_path / "data", encoder)
 
 
+async def test_what_lengthened_documents_share_is_read_once(tmp_path: Path) -> None:
+    found = load_evaluation_set(write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS))
+    once, each_time = CountingEncoder(), CountingEncoder()
+    plain = await evaluate(found, None, each_time)
+    lengthened = await evaluate(dataclasses.replace(found, length=1), None, once)
+    assert [result.run for result in lengthened] == [result.run for result in plain]
+    assert once.passages < each_time.passages
+
+
 async def test_words_alone_need_no_embeddings(tmp_path: Path) -> None:
     found = load_evaluation_set(write_set(tmp_path / "animals", corpus=CORPUS, queries=QUERIES, qrels=QRELS))
     encoder = CountingEncoder()

@@ -50,7 +50,7 @@ def test_runs_differ_in_the_model_alone_and_those_compared_have_one_size() -> No
     for name, config in configs.items():
         assert config.model.fresh is not None
         sizes[name] = sum(parameter.numel() for parameter in build_empty(config.model.fresh).parameters())
-    assert list(DEFAULT_RUNS)[4:] == ["mamba-8m", "mamba-60m"]
+    assert list(DEFAULT_RUNS)[4:] == ["mamba-8m", "mamba-60m", "mamba-mean", "transformer-eos"]
     assert sizes.pop("mamba-8m") == pytest.approx(8e6, rel=0.02)
     assert sizes.pop("mamba-60m") == pytest.approx(60e6, rel=0.02)
     assert all(size == pytest.approx(27e6, rel=0.01) for size in sizes.values())
