@@ -1,16 +1,17 @@
 """What an index is: chunks with dense and sparse vectors, and one record per document. Knows no engine.
 
-A document's chunks belong to a generation, a number that grows with each version. Writers upsert all chunks of a new
-generation, then commit it by writing the document's record, then delete the older generations. Readers drop hits
-whose generation is not the committed one, so they see the old version or the new, never a mix.
+A document's chunks belong to a generation, a number that grows with each version. A writer fences its generation, so
+that no older writer commits any more; it upserts all chunks, commits by writing the document's record, then deletes the
+older generations. Readers drop hits whose generation is not the committed one, so they see the old version or the new,
+never a mix. Each document belongs to a tenant; tenants may use the same ids and never see each other's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 BATCH_CHUNKS_MAX = 128
 LIMIT_MAX = 1000
 READ_MAX = 1024
+
+DEFAULT_TENANT = "default"
+MetadataValue = str | int | float | bool | datetime | tuple[str, ...]  # a datetime is aware, UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +32,33 @@ class SparseVector:
     values: NDArray[np.float32]  # (k,)
 
 
+class DocumentKey(NamedTuple):
+    """Names a document among all tenants'."""
+
+    tenant: str
+    document_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
     """A slice of a document's text, without its vectors."""
 
+    tenant: str
     document_id: str
     generation: int
     chunk_index: int
     char_start: int  # code points, from 0
     char_end: int  # exclusive
+    line_start: int  # from 1
+    line_end: int  # inclusive
+    headings: tuple[str, ...]  # those above the chunk, or the classes and functions that it is in; outermost first
     token_count: int
     text: str
+
+    @property
+    def key(self) -> DocumentKey:
+        """Which document it is a slice of."""
+        return DocumentKey(self.tenant, self.document_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +74,31 @@ class IndexedChunk:
 class DocumentRecord:
     """The committed version of a document. Writing it is what makes the version visible."""
 
+    tenant: str
     document_id: str
     title: str
     source: str
-    generation: int
+    metadata: Mapping[str, MetadataValue]
+    generation: int  # from 1
     chunk_count: int
     token_count: int
     char_count: int
     content_hash: str
+    metadata_hash: str
     ingested_at: datetime  # UTC
+
+    @property
+    def key(self) -> DocumentKey:
+        """Which document it is the record of."""
+        return DocumentKey(self.tenant, self.document_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which chunks a search looks at: a tenant's, of all generations, or only those of the documents named."""
+
+    tenant: str = DEFAULT_TENANT
+    generations: Mapping[str, int] | None = None  # document_id -> the one generation; at most READ_MAX, {}: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +120,9 @@ class IndexStats:
 class VectorIndex(Protocol):
     """One index, bound to the fingerprint it was opened with.
 
-    Lists are bounded: at most ``BATCH_CHUNKS_MAX`` chunks a call, ``LIMIT_MAX`` hits, ``READ_MAX`` chunks or records;
-    more is :class:`encoder.errors.InvalidInput`, as is an embedding of another length than the index's.
+    Lists are bounded: at most ``BATCH_CHUNKS_MAX`` chunks a call, ``LIMIT_MAX`` hits, ``READ_MAX`` chunks, records or
+    documents of a scope; more is :class:`encoder.errors.InvalidInput`, as is an embedding of another length than the
+    index's, or a generation below 1.
 
     Every method may raise :class:`encoder.errors.IndexUnavailable`; writers may raise
     :class:`encoder.errors.StorageFull`. Opening (each implementation's own function) raises
@@ -101,34 +138,65 @@ class VectorIndex(Protocol):
         """Length of its embeddings."""
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
-        """Write chunks durably. Ids come from (document_id, generation, chunk_index): a retry doubles nothing."""
+        """Write chunks durably. Ids come from (tenant, document_id, generation, chunk_index): a retry doubles nothing."""
 
-    async def count_chunks(self, document_id: str, generation: int) -> int:
+    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count the chunks that one generation of a document has in the index."""
 
-    async def commit_record(self, record: DocumentRecord) -> None:
-        """Make a document's generation the visible one, durably and at once."""
+    async def commit_record(self, record: DocumentRecord) -> bool:
+        """Make a record's generation the visible one, durably and at once, unless the document is fenced above it.
 
-    async def get_records(self, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
-        """Read the records of the documents that exist."""
+        Say whether it is the visible one now. The generation that is visible may be committed again, fenced or not:
+        its record is replaced (so metadata changes).
+        """
 
-    async def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
+    async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
+        """Refuse every commit of this generation and of those before it from now on, except of the one committed.
+
+        Give the committed record: None where there is none, or the document was deleted. What is fenced already is not
+        lowered.
+        """
+
+    async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        """Give the highest generation that each known document had or was fenced at; unknown ones are left out."""
+
+    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
+        """Read the records of the documents that are committed and not deleted."""
+
+    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of a tenant's records, and the token of the next page ("" at the end).
+
+        ``after`` is "" for the first page, then the token. The order is the index's own, and stable: a record that is
+        there all the while is on exactly one page.
+        """
+
+    async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks ``first`` to ``last`` (inclusive, from 0) that exist, in order."""
 
-    async def delete_generations(self, document_id: str, *, keep: int) -> int:
-        """Delete the chunks of all generations of a document but ``keep`` (0 keeps none); say how many."""
+    async def delete_record(self, key: DocumentKey, generation: int) -> bool:
+        """Make a document invisible from this generation on (a deletion is a generation, too).
 
-    async def delete_document(self, document_id: str) -> int:
-        """Delete a document's record first, then all its chunks; say how many chunks. 0 where there is none."""
+        Leaves a tombstone, which refuses commits up to it. Say whether a committed record was there; False, and nothing
+        is deleted, where this generation or a newer one is committed.
+        """
 
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int) -> list[IndexHit]:
+    async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
+        """Forget a tombstone, where it is still of this generation: the document is unknown then."""
+
+    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
+        """Delete the chunks of one generation, or of all before one (exactly one is given); say how many."""
+
+    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Find the nearest chunks by cosine similarity, best first. ``embedding`` is ``(d,)``."""
 
-    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
-        """Find the best chunks by BM25 (inverse document frequencies are the index's), best first."""
+    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
+        """Find the best chunks by BM25, best first; document frequencies are those of all the tenant's chunks."""
 
     async def stats(self) -> IndexStats:
-        """Count what is in the index."""
+        """Count what is in the index; tombstones are no documents."""
+
+    async def flush(self) -> None:
+        """Have all that was written survive a loss of power."""
 
     async def close(self) -> None:
         """Flush and let go."""
