@@ -45,6 +45,10 @@ class IndexUnavailable(Unavailable):
     """The index cannot be reached, or does not answer."""
 
 
+class JournalUnavailable(Unavailable):
+    """The journal of ingestion cannot be reached, or does not answer."""
+
+
 class TimedOut(MambaSearchError):
     """No answer within the deadline."""
 

@@ -33,6 +33,9 @@ class Chunk:
     char_end: int  # exclusive
     token_count: int  # of the document's own tokens; neither title nor end-of-sequence
     text: str
+    line_start: int = 1
+    line_end: int = 1
+    headings: tuple[str, ...] = ()
 
 
 class Chunker:

@@ -30,6 +30,11 @@ class ReadAhead:
         self._failure: Exception | None = None
         self._changed = asyncio.Condition()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the next group is yet to be read."""
+        return not self._items
+
     async def next_group(self) -> list[Item]:
         """Take the next items, at least one: as many as there are, within limits, and no id twice. Empty at the end.
 
@@ -40,16 +45,17 @@ class ReadAhead:
             if not self._items and self._failure:
                 raise self._failure
             group: list[Item] = []
-            ids: set[str] = set()
+            keys: set[tuple[str, str]] = set()
             chars = 0
             while self._items and len(group) < GROUP_ITEMS_MAX:
                 item = self._items[0]
                 if group and chars + _size(item) > GROUP_CHARS_MAX:
                     break
                 if isinstance(item, Document):
-                    if item.document_id in ids:
+                    key = (item.tenant, item.document_id)
+                    if key in keys:
                         break
-                    ids.add(item.document_id)
+                    keys.add(key)
                 chars += _size(item)
                 group.append(self._items.popleft())
             self._chars -= chars

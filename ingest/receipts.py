@@ -12,7 +12,9 @@ class Outcome(Enum):
     """What became of one document."""
 
     INGESTED = "ingested"
+    UPDATED = "updated"  # its metadata alone
     UNCHANGED = "unchanged"
+    SUPERSEDED = "superseded"  # by a newer version, or a deletion, that came first
     REJECTED = "rejected"
 
 
@@ -25,7 +27,7 @@ class Receipt:
     outcome: Outcome
     chunk_count: int = 0
     token_count: int = 0
-    generation: int = 0  # from 1; 0 where it was rejected
+    generation: int = 0  # of the version in the index, from 1; 0 where it was rejected
     error: MambaSearchError | None = None  # where it was rejected
 
     @property
@@ -48,7 +50,9 @@ class Progress:
 
     documents: int = 0  # with a receipt of any kind
     ingested: int = 0
+    updated: int = 0
     unchanged: int = 0
+    superseded: int = 0
     rejected: int = 0
     chunks: int = 0  # written; those of documents that are rejected later included
     tokens: int = 0  # of these chunks

@@ -25,6 +25,7 @@ from ingest.chunking import Chunker
 from ingest.documents import Document
 from ingest.index.interface import LIMIT_MAX, VectorIndex
 from ingest.index.memory import MemoryIndex
+from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.sparse import sparse_query
 from services.evaluation_bm25 import passages_of, run_bm25s
@@ -190,16 +191,20 @@ async def ingest_set(
     """
     documents = [Document(row.document_id, row.text, title=row.title) for row in found.documents]
     done = 0
+    journal = await Journal.open()
     ingestor = Ingestor(
-        encoder, index, system.chunker, chunk_encoder=system.chunk_encoder, batch_tokens_max=BATCH_TOKENS_MAX
+        encoder, index, system.chunker, journal, chunk_encoder=system.chunk_encoder, batch_tokens_max=BATCH_TOKENS_MAX
     )
-    async with aclosing(ingestor.ingest_all(documents)) as receipts:
-        async for receipt in receipts:
-            done += 1
-            report("documents", done, len(documents))
-            if receipt.error:
-                message = f"document {receipt.document_id!r} of {found.name}: {receipt.error}"
-                raise InvalidInput("dataset", message) from receipt.error
+    try:
+        async with aclosing(ingestor.ingest_all(documents)) as receipts:
+            async for receipt in receipts:
+                done += 1
+                report("documents", done, len(documents))
+                if receipt.error:
+                    message = f"document {receipt.document_id!r} of {found.name}: {receipt.error}"
+                    raise InvalidInput("dataset", message) from receipt.error
+    finally:
+        await journal.close()
     stats = await index.stats()
     if stats.document_count != len(documents):
         raise InvalidInput(

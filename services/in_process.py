@@ -6,6 +6,7 @@ Used by commands on a data directory, and by the evaluation. The services are pu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from encoder.errors import MambaSearchError
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
+from ingest.collecting import Collector, keep_clear
 from ingest.index.embedded import EmbeddedIndex
+from ingest.journal import Journal, journal_url
+from ingest.pipeline import COLLECT_AFTER_S
 from services.settings import CommandSettings
 
 if TYPE_CHECKING:
@@ -63,3 +67,24 @@ async def open_parts(data_dir: Path, encoder: Encoder, tokenizer: Tokenizer) -> 
         yield Parts(encoder, tokenizer, chunker, index)
     finally:
         await index.close()
+
+
+@asynccontextmanager
+async def open_journal(data_dir: Path, index: VectorIndex) -> AsyncIterator[Journal]:
+    """Open the journal in a data directory (or make it), and clear away what an earlier process left unfinished.
+
+    At the end what was replaced goes, too: the engine has one process at a time, so that nobody reads it any more.
+    """
+    journal = await Journal.open(journal_url(data_dir))
+    clearing: asyncio.Task[None] | None = None
+    try:
+        await journal.abandon_others()
+        clearing = asyncio.create_task(keep_clear(journal, lambda: index, COLLECT_AFTER_S))
+        yield journal
+        await Collector(index, journal, COLLECT_AFTER_S).collect(within_s=COLLECT_AFTER_S)
+    finally:
+        if clearing:
+            clearing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await clearing
+        await journal.close()

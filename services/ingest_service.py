@@ -15,10 +15,13 @@ from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
 from encoder.errors import InvalidInput, NotFound, Overloaded
 from encoder.grpc_errors import code_of
+from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.documents import DOCUMENT_ID_BYTES_MAX, Document
-from ingest.index.interface import DocumentRecord, VectorIndex
+from ingest.collecting import keep_clear
+from ingest.index.interface import DEFAULT_TENANT, DocumentKey, DocumentRecord, VectorIndex
+from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome, Receipt
 from services.backends import Backends, make_backends, serve_until
@@ -34,7 +37,9 @@ _RETRY_AFTER_S = 5.0
 
 _OUTCOMES = {
     Outcome.INGESTED: ingest_pb2.INGEST_OUTCOME_INGESTED,
+    Outcome.UPDATED: ingest_pb2.INGEST_OUTCOME_UPDATED,
     Outcome.UNCHANGED: ingest_pb2.INGEST_OUTCOME_UNCHANGED,
+    Outcome.SUPERSEDED: ingest_pb2.INGEST_OUTCOME_SUPERSEDED,
     Outcome.REJECTED: ingest_pb2.INGEST_OUTCOME_REJECTED,
 }
 
@@ -74,10 +79,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         """Read one document's record."""
         del context
         _check_id(request.document_id)
-        records = await self._backends.get().index.get_records([request.document_id])
-        if request.document_id not in records:
+        key = DocumentKey(DEFAULT_TENANT, request.document_id)
+        records = await self._backends.get().index.get_records([key])
+        if key not in records:
             raise NotFound(f"There is no document {request.document_id!r} in the index.")
-        return _record_message(records[request.document_id])
+        return _record_message(records[key])
 
     async def DeleteDocument(  # noqa: N802 - the proto's name
         self, request: ingest_pb2.DeleteDocumentRequest, context: _Context
@@ -149,9 +155,16 @@ async def serve(settings: IngestSettings) -> None:
     """Serve until SIGTERM or SIGINT; streams that have not ended a few seconds later are cut off."""
     stop = stop_signal()
     chunker = Chunker(await asyncio.to_thread(Tokenizer.load, settings.passage_model))
+    await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
+    journal = await Journal.open(settings.journal_url or journal_url(settings.data_dir))
+    collect_after_s = settings.collect_after_s
+
+    def make(encoder: Encoder, index: VectorIndex) -> Worker:
+        return Worker(Ingestor(encoder, index, chunker, journal, collect_after_s=collect_after_s), index)
+
     backends = make_backends(
         settings,
-        lambda encoder, index: Worker(Ingestor(encoder, index, chunker), index),
+        make,
         chunker.fingerprint,
         encoder_timeout_s=settings.encoder_timeout_s,
         requests_max=_ENCODER_REQUESTS_MAX,
@@ -163,7 +176,13 @@ async def serve(settings: IngestSettings) -> None:
         message_bytes_max=MESSAGE_BYTES_MAX,
         calls_max=2 * settings.ingest_streams_max + 64,
     )
-    await serve_until(stop, server, settings.ingest_host, settings.ingest_port, backends)
+    clearing = asyncio.create_task(keep_clear(journal, lambda: backends.get().index, collect_after_s))
+    try:
+        await serve_until(stop, server, settings.ingest_host, settings.ingest_port, backends)
+    finally:
+        clearing.cancel()
+        await asyncio.gather(clearing, return_exceptions=True)
+        await journal.close()
 
 
 def main() -> int:

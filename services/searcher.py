@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from encoder.errors import InvalidInput
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer, check_characters
-from ingest.index.interface import LIMIT_MAX, READ_MAX, DocumentRecord, IndexHit, SparseVector, StoredChunk, VectorIndex
+from ingest.index.interface import (
+    DEFAULT_TENANT,
+    LIMIT_MAX,
+    READ_MAX,
+    DocumentKey,
+    DocumentRecord,
+    IndexHit,
+    Scope,
+    SparseVector,
+    StoredChunk,
+    VectorIndex,
+)
 from ingest.sparse import sparse_query
 from services import passages
 from services.fusion import DEPTH, FusionWeights, Half, fuse
@@ -59,6 +70,14 @@ class _Candidates:
         """Keep the chunks whose generation is the one in their document's record."""
         return _Candidates(_committed(self.dense, records), _committed(self.sparse, records), self.sparse_complete)
 
+    def joined(self, other: _Candidates) -> _Candidates:
+        """Add what another search found; a chunk that both found stands once."""
+        return _Candidates(
+            _joined(self.dense, other.dense),
+            _joined(self.sparse, other.sparse),
+            self.sparse_complete and other.sparse_complete,
+        )
+
     def chunks(self) -> dict[_Key, StoredChunk]:
         """Collect the chunks, each once."""
         return {_key(hit.chunk): hit.chunk for hit in (*self.dense, *self.sparse)}
@@ -86,14 +105,18 @@ class Searcher:
         self._tokenizer = tokenizer
         self._fusion = fusion
 
-    async def search(self, query: str, mode: SearchMode, top_k: int) -> SearchResult:
-        """Find the ``top_k`` best chunks, fewer only where the index has no more.
+    async def search(
+        self, query: str, mode: SearchMode, top_k: int, *, tenant: str = DEFAULT_TENANT
+    ) -> SearchResult:
+        """Find a tenant's ``top_k`` best chunks, fewer only where the index has no more.
 
         :class:`InvalidInput` names ``query`` or ``top_k``; otherwise what the encoder and the index raise.
         """
         started = time.perf_counter()
         self._check_top_k(top_k)
-        found, records, encoded, index_time_s = await self._look(query, mode, top_k, lambda found: len(found.chunks()))
+        found, records, encoded, index_time_s = await self._look(
+            query, mode, tenant, top_k, lambda found: len(found.chunks())
+        )
         return SearchResult(
             hits=tuple(self._rank(found, records, mode, encoded)[:top_k]),
             query_tokens=encoded.tokens,
@@ -104,27 +127,35 @@ class Searcher:
             ),
         )
 
-    async def rank_documents(self, query: str, mode: SearchMode, count: int) -> list[tuple[str, float]]:
-        """Find the ``count`` best documents, each with the score of its best chunk; best first.
+    async def rank_documents(
+        self, query: str, mode: SearchMode, count: int, *, tenant: str = DEFAULT_TENANT
+    ) -> list[tuple[str, float]]:
+        """Find a tenant's ``count`` best documents, each with the score of its best chunk; best first.
 
         Fewer come where the index has no more, or where its ``LIMIT_MAX`` best chunks are all of fewer documents.
         Raises what :meth:`search` does.
         """
-        found, records, encoded, _ = await self._look(query, mode, count, lambda found: len(found.document_ids()))
+        found, records, encoded, _ = await self._look(
+            query, mode, tenant, count, lambda found: len(found.document_ids())
+        )
         best: dict[str, float] = {}
         for hit in self._rank(found, records, mode, encoded):
             best.setdefault(hit.record.document_id, hit.score)
         return list(best.items())[:count]
 
     async def _look(
-        self, query: str, mode: SearchMode, wanted: int, count: Callable[[_Candidates], int]
+        self, query: str, mode: SearchMode, tenant: str, wanted: int, count: Callable[[_Candidates], int]
     ) -> tuple[_Candidates, dict[str, DocumentRecord], _EncodedQuery, float]:
         """Check and encode the query, and ask the index for candidates until ``count`` says that enough are there."""
         self.check_query(query)
         sparse = sparse_query(query) if mode is not SearchMode.DENSE else None
         encoding = asyncio.ensure_future(self._encode(query)) if mode is not SearchMode.SPARSE else None
+
+        async def ask(limit: int, scope: Scope) -> tuple[_Candidates, float]:
+            return await self._candidates(encoding, sparse, limit, scope)
+
         try:
-            found, records, index_time_s = await self._find(encoding, sparse, wanted, count)
+            found, records, index_time_s = await self._find(ask, tenant, wanted, count)
             encoded = await encoding if encoding else _NOT_ENCODED
         finally:
             if encoding:
@@ -132,7 +163,9 @@ class Searcher:
                 await asyncio.gather(encoding, return_exceptions=True)
         return found, records, encoded, index_time_s
 
-    async def retrieve(self, query: str, mode: SearchMode, token_budget: int, top_k: int) -> RetrieveResult:
+    async def retrieve(
+        self, query: str, mode: SearchMode, token_budget: int, top_k: int, *, tenant: str = DEFAULT_TENANT
+    ) -> RetrieveResult:
         """Find passages of at most ``token_budget`` tokens together, from the ``top_k`` best chunks.
 
         Neighbouring chunks are joined; one that is missing between two is read too, where the budget allows. Raises
@@ -142,7 +175,7 @@ class Searcher:
         if not 1 <= token_budget <= TOKEN_BUDGET_MAX:
             message = f"token_budget is {token_budget}; 1 to {TOKEN_BUDGET_MAX} are allowed."
             raise InvalidInput("token_budget", message)
-        found = await self.search(query, mode, top_k)
+        found = await self.search(query, mode, top_k, tenant=tenant)
         hits = passages.select(found.hits, token_budget)
         read_started = time.perf_counter()
         fillers = await self._read_gaps(hits, token_budget - sum(hit.chunk.token_count for hit in hits))
@@ -160,7 +193,7 @@ class Searcher:
         if tokens_left <= 0:
             return []
         gaps = [
-            self._index.get_chunks(hit.chunk.document_id, hit.chunk.generation, place, place)
+            self._index.get_chunks(hit.chunk.key, hit.chunk.generation, place, place)
             for hit, place in passages.single_gaps(hits)
         ]
         chunks = []
@@ -197,29 +230,37 @@ class Searcher:
 
     async def _find(
         self,
-        encoding: asyncio.Future[_EncodedQuery] | None,
-        sparse: SparseVector | None,
+        ask: Callable[[int, Scope], Awaitable[tuple[_Candidates, float]]],
+        tenant: str,
         wanted: int,
         count: Callable[[_Candidates], int],
     ) -> tuple[_Candidates, dict[str, DocumentRecord], float]:
-        """Ask the index until enough committed candidates are there, or no more to be had."""
+        """Ask the index until enough committed candidates are there, or no more to be had.
+
+        A document of which another generation than the committed one was found may have been replaced during the
+        search: it is asked for again, its committed generation alone. That one stays whole for longer than a search
+        takes, so once is enough, however often it is replaced meanwhile.
+        """
         limit = min(max(CANDIDATES_PER_HIT * wanted, CANDIDATES_MIN), LIMIT_MAX)
         index_time_s = 0.0
         for round_number in range(1, ROUNDS_MAX + 1):
-            found, search_time_s = await self._candidates(encoding, sparse, limit)
+            found, search_time_s = await ask(limit, Scope(tenant))
             started = time.perf_counter()
-            records = await self._records(found)
+            records = await self._records(tenant, found)
             index_time_s += search_time_s + time.perf_counter() - started
             committed = found.committed(records)
+            for scope in _replaced(tenant, found, records):
+                again, search_time_s = await ask(limit, scope)
+                committed = committed.joined(again)
+                index_time_s += search_time_s
             more = max(len(found.dense), len(found.sparse)) >= limit and limit < LIMIT_MAX
-            too_few = more and count(committed) < wanted
-            if round_number == ROUNDS_MAX or not (too_few or (round_number == 1 and _overtaken(found, records))):
+            if round_number == ROUNDS_MAX or not more or count(committed) >= wanted:
                 break
             limit = min(2 * limit, LIMIT_MAX)
         return committed, records, index_time_s
 
     async def _candidates(
-        self, encoding: asyncio.Future[_EncodedQuery] | None, sparse: SparseVector | None, limit: int
+        self, encoding: asyncio.Future[_EncodedQuery] | None, sparse: SparseVector | None, limit: int, scope: Scope
     ) -> tuple[_Candidates, float]:
         """Ask both halves at once; the time is the longer one's in the index."""
 
@@ -228,13 +269,13 @@ class Searcher:
                 return [], 0.0
             embedding = (await encoding).embedding
             started = time.perf_counter()
-            return await self._index.search_dense(embedding, limit), time.perf_counter() - started
+            return await self._index.search_dense(embedding, limit, scope), time.perf_counter() - started
 
         async def by_words() -> tuple[list[IndexHit], float]:
             if sparse is None or not len(sparse.indices):
                 return [], 0.0
             started = time.perf_counter()
-            return await self._index.search_sparse(sparse, limit), time.perf_counter() - started
+            return await self._index.search_sparse(sparse, limit, scope), time.perf_counter() - started
 
         words = asyncio.ensure_future(by_words())
         try:
@@ -245,12 +286,12 @@ class Searcher:
             await asyncio.gather(words, return_exceptions=True)
         return _Candidates(dense, found, len(found) < limit), max(dense_time_s, sparse_time_s)
 
-    async def _records(self, found: _Candidates) -> dict[str, DocumentRecord]:
-        document_ids = list(found.document_ids())
-        records: dict[str, DocumentRecord] = {}
-        for start in range(0, len(document_ids), READ_MAX):
-            records |= await self._index.get_records(document_ids[start : start + READ_MAX])
-        return records
+    async def _records(self, tenant: str, found: _Candidates) -> dict[str, DocumentRecord]:
+        keys = [DocumentKey(tenant, document_id) for document_id in found.document_ids()]
+        records: dict[DocumentKey, DocumentRecord] = {}
+        for start in range(0, len(keys), READ_MAX):
+            records |= await self._index.get_records(keys[start : start + READ_MAX])
+        return {key.document_id: record for key, record in records.items()}
 
     def _rank(
         self, found: _Candidates, records: Mapping[str, DocumentRecord], mode: SearchMode, encoded: _EncodedQuery
@@ -293,9 +334,20 @@ def _committed(hits: Sequence[IndexHit], records: Mapping[str, DocumentRecord]) 
     ]
 
 
-def _overtaken(found: _Candidates, records: Mapping[str, DocumentRecord]) -> bool:
-    """Whether a document was found by an old generation only: its new one may have come after the search."""
-    newest: dict[str, int] = {}
-    for hit in (*found.dense, *found.sparse):
-        newest[hit.chunk.document_id] = max(newest.get(hit.chunk.document_id, 0), hit.chunk.generation)
-    return any(name in records and generation < records[name].generation for name, generation in newest.items())
+def _joined(first: Sequence[IndexHit], second: Sequence[IndexHit]) -> list[IndexHit]:
+    hits = {_key(hit.chunk): hit for hit in (*second, *first)}
+    return sorted(hits.values(), key=lambda hit: -hit.score)
+
+
+def _replaced(tenant: str, found: _Candidates, records: Mapping[str, DocumentRecord]) -> list[Scope]:
+    """Name the committed generations of documents of which others were found, in parts that a search takes."""
+    names = [
+        chunk.document_id
+        for chunk in found.chunks().values()
+        if (record := records.get(chunk.document_id)) and record.generation != chunk.generation
+    ]
+    names = list(dict.fromkeys(names))
+    return [
+        Scope(tenant, {name: records[name].generation for name in names[start : start + READ_MAX]})
+        for start in range(0, len(names), READ_MAX)
+    ]

@@ -238,10 +238,17 @@ class IngestDoorSettings(Settings):
     ingest_streams_max: int = Field(
         8, ge=1, le=1000, description="Ingestion streams served at once; one more is refused with RESOURCE_EXHAUSTED."
     )
-
-
-class IngestSettings(IngestDoorSettings, PassageModelSettings, BackendSettings):
-    """The ingestion worker."""
+    journal_url: str | None = Field(
+        None,
+        description="Database of the journal: sqlite:///FILE, or postgresql+psycopg://… for workers on several "
+        "machines. Default: a file in data_dir.",
+    )
+    collect_after_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="How long chunks of a replaced version stay in the index; no search may take longer.",
+    )
 
 
 class DataSettings(Settings):
@@ -249,8 +256,12 @@ class DataSettings(Settings):
 
     data_dir: Path = Field(
         Path(platformdirs.user_data_dir("mamba-search", appauthor=False)),
-        description="Directory of the index and the logs.",
+        description="Directory of the index, the journal of ingestion and the logs.",
     )
+
+
+class IngestSettings(IngestDoorSettings, PassageModelSettings, BackendSettings, DataSettings):
+    """The ingestion worker."""
 
 
 class IndexOwnerSettings(DataSettings):

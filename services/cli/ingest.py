@@ -135,12 +135,15 @@ async def _ingest_in_process(
 ) -> AsyncGenerator[Receipt, None]:
     from encoder.tokenizer import Tokenizer
     from ingest.pipeline import Ingestor
-    from services.in_process import load_encoder, open_parts
+    from services.in_process import load_encoder, open_journal, open_parts
 
     encoder = await load_encoder(settings)
     try:
-        async with open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts:
-            ingestor = Ingestor(parts.encoder, parts.index, parts.chunker, on_progress=tally.written)
+        async with (
+            open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts,
+            open_journal(data_dir, parts.index) as journal,
+        ):
+            ingestor = Ingestor(parts.encoder, parts.index, parts.chunker, journal, on_progress=tally.written)
             tally.started = time.monotonic()
             async with aclosing(ingestor.ingest_all(items)) as receipts:
                 async for receipt in receipts:

@@ -15,10 +15,14 @@ class IngestOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INGEST_OUTCOME_INGESTED: _ClassVar[IngestOutcome]
     INGEST_OUTCOME_UNCHANGED: _ClassVar[IngestOutcome]
     INGEST_OUTCOME_REJECTED: _ClassVar[IngestOutcome]
+    INGEST_OUTCOME_UPDATED: _ClassVar[IngestOutcome]
+    INGEST_OUTCOME_SUPERSEDED: _ClassVar[IngestOutcome]
 INGEST_OUTCOME_UNSPECIFIED: IngestOutcome
 INGEST_OUTCOME_INGESTED: IngestOutcome
 INGEST_OUTCOME_UNCHANGED: IngestOutcome
 INGEST_OUTCOME_REJECTED: IngestOutcome
+INGEST_OUTCOME_UPDATED: IngestOutcome
+INGEST_OUTCOME_SUPERSEDED: IngestOutcome
 
 class IngestDocumentsRequest(_message.Message):
     __slots__ = ("document_id", "title", "text", "source")

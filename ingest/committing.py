@@ -1,0 +1,105 @@
+"""Making written documents visible: count, commit, have it on disk, close the journal's entry. Encodes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from encoder.errors import IndexUnavailable, MambaSearchError
+from ingest.index.interface import DocumentRecord, VectorIndex
+from ingest.journal import Attempt, Journal
+from ingest.preparing import Retry
+from ingest.receipts import Outcome, Receipt
+from ingest.slots import Slot
+
+
+class Committer:
+    """Settles documents whose chunks are written."""
+
+    def __init__(self, index: VectorIndex, journal: Journal, retry: Retry, collect_after_s: float) -> None:
+        """Chunks of older generations are garbage after ``collect_after_s``: no search may take longer."""
+        self._index = index
+        self._journal = journal
+        self._retry = retry
+        self._collect_after_s = collect_after_s
+
+    async def settle(self, slots: Sequence[Slot]) -> None:
+        """Give each its receipt: committed, withdrawn, or as it has it already. What is committed is on disk then."""
+        work = [self._settle(slot) for slot in slots if slot.receipt is None]
+        for failure in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                raise failure
+        written = [slot for slot in slots if slot.receipt and slot.receipt.outcome in (Outcome.INGESTED, Outcome.UPDATED)]
+        if written:
+            await self._retry(self._index.flush)
+        new = [Attempt(slot.key, slot.generation) for slot in written if slot.generation]
+        if new:
+            await self._retry(lambda: self._journal.finish(new, self._collect_after_s))
+
+    async def _settle(self, slot: Slot) -> None:
+        if slot.record is not None:
+            await self._commit(slot, slot.record, Outcome.UPDATED)
+        elif slot.error is not None:
+            await self._withdraw(slot, slot.error)
+        else:
+            found = await self._retry(lambda: self._index.count_chunks(slot.key, slot.generation))
+            if found == len(slot.chunks):
+                await self._commit(slot, _record(slot), Outcome.INGESTED)
+            else:
+                name, expected = slot.key.document_id, len(slot.chunks)
+                message = f"The index holds {found} of {expected} chunks of {name}; ingest it again."
+                await self._withdraw(slot, IndexUnavailable(message))
+
+    async def _commit(self, slot: Slot, record: DocumentRecord, outcome: Outcome) -> None:
+        if not await self._retry(lambda: self._index.commit_record(record)):
+            await self._give_way(slot)
+            return
+        slot.receipt = Receipt(
+            slot.key.document_id, slot.source, outcome, record.chunk_count, record.token_count, record.generation
+        )
+
+    async def _give_way(self, slot: Slot) -> None:
+        """A newer version or a deletion came first, or this writer was taken for dead."""
+        newest = (await self._retry(lambda: self._index.get_records([slot.key]))).get(slot.key)
+        fence = (await self._retry(lambda: self._index.get_fences([slot.key]))).get(slot.key, 0)
+        if slot.generation and fence <= slot.generation:
+            message = f"{slot.key.document_id} was taken over while it was being written; ingest it again."
+            await self._withdraw(slot, IndexUnavailable(message))
+            return
+        await self._clear(slot)
+        slot.receipt = Receipt(
+            slot.key.document_id,
+            slot.source,
+            Outcome.SUPERSEDED,
+            *((newest.chunk_count, newest.token_count, newest.generation) if newest else (0, 0, fence)),
+        )
+
+    async def _withdraw(self, slot: Slot, error: MambaSearchError) -> None:
+        """Take back what was written of a generation that will not be committed."""
+        await self._clear(slot)
+        slot.reject(error)
+
+    async def _clear(self, slot: Slot) -> None:
+        if slot.generation:
+            await self._retry(lambda: self._index.delete_chunks(slot.key, generation=slot.generation))
+            await self._retry(lambda: self._journal.withdraw(Attempt(slot.key, slot.generation)))
+
+
+def _record(slot: Slot) -> DocumentRecord:
+    document = slot.document
+    assert document is not None
+    return DocumentRecord(
+        tenant=slot.key.tenant,
+        document_id=slot.key.document_id,
+        title=document.title,
+        source=document.source,
+        metadata=document.metadata,
+        generation=slot.generation,
+        chunk_count=len(slot.chunks),
+        token_count=sum(chunk.token_count for chunk in slot.chunks),
+        char_count=len(document.text),
+        content_hash=slot.content_hash,
+        metadata_hash=slot.metadata_hash,
+        ingested_at=datetime.now(UTC),
+    )

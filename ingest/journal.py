@@ -1,0 +1,195 @@
+"""The journal: which generation of which document is being written, by whom, and what is to be cleared away afterwards.
+
+It is written before the index is, so that after a crash at any moment somebody knows what was begun. It gives out
+generations: per document each number once, for ever, also after a deletion. A writer holds a lease on what it writes
+and renews it; what is left with a lease that has run out is an attempt that nobody finishes. Knows no index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+import sqlalchemy as sa
+
+from ingest.index.interface import DocumentKey
+from ingest.journal_tables import MEMORY_URL, attempts, documents, garbage, open_database, unavailable, upsert
+
+JOURNAL_FILE = "journal.sqlite"
+LEASE_S = 30.0
+# An owner renews its leases this often; it has to miss several times before anyone takes it for dead.
+HEARTBEAT_S = 5.0
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A generation of a document that was given out."""
+
+    key: DocumentKey
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What can be taken out of the index: a document's chunks of generations before ``below``."""
+
+    key: DocumentKey
+    below: int
+    tombstone: int  # the generation of a deletion, whose mark can go, too; 0 where there was none
+
+
+class Journal:
+    """One process's view of the journal. Calls run one after another on a thread of their own.
+
+    Every method may raise :class:`encoder.errors.JournalUnavailable`; all are safe to repeat, except that :meth:`begin`
+    gives other numbers each time.
+    """
+
+    def __init__(self, engine: sa.Engine, lease_s: float, now: Callable[[], float]) -> None:
+        self._engine = engine
+        self._lease_s = lease_s
+        self._now = now
+        self._owner = uuid.uuid4().hex
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+
+    @classmethod
+    async def open(
+        cls, url: str = MEMORY_URL, *, lease_s: float = LEASE_S, now: Callable[[], float] = time.time
+    ) -> Self:
+        """Open a journal, or make it; without an address, one that ends with the process.
+
+        Raises what :func:`ingest.journal_tables.open_database` raises.
+        """
+        return cls(await asyncio.to_thread(open_database, url), lease_s, now)
+
+    async def abandon_others(self) -> None:
+        """End the leases of all other owners: none of them is alive, because the index has one process at a time."""
+        statement = attempts.update().where(attempts.c.owner != self._owner).values(lease_until=0.0)
+        await self._write(lambda connection: connection.execute(statement))
+
+    async def begin(self, keys: Sequence[DocumentKey], above: Mapping[DocumentKey, int]) -> dict[DocumentKey, int]:
+        """Give each document its next generation, above all that it ever had and above what the index has seen."""
+
+        def write(connection: sa.Connection) -> dict[DocumentKey, int]:
+            found = {}
+            statement = upsert(self._engine, documents)
+            proposed = statement.excluded.latest
+            latest = sa.case((documents.c.latest >= proposed, documents.c.latest + 1), else_=proposed)
+            raised = statement.on_conflict_do_update(
+                index_elements=[documents.c.tenant, documents.c.document_id], set_={"latest": latest}
+            ).returning(documents.c.latest)
+            for key in keys:
+                row = {"tenant": key.tenant, "document_id": key.document_id, "latest": above.get(key, 0) + 1}
+                found[key] = int(connection.execute(raised, row).scalar_one())
+            lease_until = self._now() + self._lease_s
+            rows = [
+                _columns(key) | {"generation": generation, "owner": self._owner, "lease_until": lease_until}
+                for key, generation in found.items()
+            ]
+            if rows:
+                connection.execute(attempts.insert(), rows)
+            return found
+
+        return await self._write(write)
+
+    async def renew(self) -> None:
+        """Renew the leases of all that this owner is writing."""
+        statement = attempts.update().where(attempts.c.owner == self._owner)
+        await self._write(lambda connection: connection.execute(statement.values(lease_until=self._now() + self._lease_s)))
+
+    async def finish(self, committed: Iterable[Attempt], collect_after_s: float) -> None:
+        """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds."""
+        closed = list(committed)
+
+        def write(connection: sa.Connection) -> None:
+            for attempt in closed:
+                self._throw_away(connection, attempt.key, attempt.generation, 0, collect_after_s)
+                connection.execute(attempts.delete().where(*_is(attempt)))
+
+        await self._write(write)
+
+    async def finish_deletion(self, deletion: Attempt, collect_after_s: float) -> None:
+        """Close a deletion; all of the document, and the deletion's own mark, are garbage in ``collect_after_s``."""
+
+        def write(connection: sa.Connection) -> None:
+            self._throw_away(
+                connection, deletion.key, deletion.generation, deletion.generation, collect_after_s
+            )
+            connection.execute(attempts.delete().where(*_is(deletion)))
+
+        await self._write(write)
+
+    async def withdraw(self, attempt: Attempt) -> None:
+        """Close an attempt that came to nothing, and of which nothing is left in the index."""
+        await self._write(lambda connection: connection.execute(attempts.delete().where(*_is(attempt))))
+
+    async def abandoned(self, limit: int) -> list[Attempt]:
+        """Name attempts whose lease has run out, the oldest first."""
+        columns = (attempts.c.tenant, attempts.c.document_id, attempts.c.generation)
+        statement = sa.select(*columns).where(attempts.c.lease_until < self._now()).order_by(attempts.c.lease_until)
+        rows = await self._read(statement.limit(limit))
+        return [Attempt(DocumentKey(row.tenant, row.document_id), row.generation) for row in rows]
+
+    async def due(self, limit: int, *, within_s: float = 0.0) -> list[Garbage]:
+        """Name garbage that may be collected, the oldest first; with ``within_s`` also what may be so soon."""
+        statement = sa.select(garbage).where(garbage.c.not_before <= self._now() + within_s)
+        rows = await self._read(statement.order_by(garbage.c.not_before).limit(limit))
+        return [Garbage(DocumentKey(row.tenant, row.document_id), row.below, row.tombstone) for row in rows]
+
+    async def collected(self, found: Garbage) -> None:
+        """Forget garbage that is gone."""
+        matches = (
+            garbage.c.tenant == found.key.tenant,
+            garbage.c.document_id == found.key.document_id,
+            garbage.c.below == found.below,
+        )
+        await self._write(lambda connection: connection.execute(garbage.delete().where(*matches)))
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.dispose)
+        self._executor.shutdown(wait=False)
+
+    def _throw_away(
+        self, connection: sa.Connection, key: DocumentKey, below: int, tombstone: int, collect_after_s: float
+    ) -> None:
+        row = {"below": below, "tombstone": tombstone, "not_before": self._now() + collect_after_s}
+        connection.execute(upsert(self._engine, garbage).values(_columns(key) | row).on_conflict_do_nothing())
+
+    async def _write(self, call: Callable[[sa.Connection], _Result]) -> _Result:
+        def run() -> _Result:
+            try:
+                with self._engine.begin() as connection:
+                    return call(connection)
+            except sa.exc.SQLAlchemyError as error:
+                raise unavailable(self._engine, error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+    async def _read(self, statement: sa.Select[tuple[object, ...]]) -> Sequence[sa.Row[tuple[object, ...]]]:
+        return await self._write(lambda connection: connection.execute(statement).all())
+
+
+def journal_url(directory: Path) -> str:
+    """Give the address of the journal in a data directory."""
+    return f"sqlite:///{directory.absolute() / JOURNAL_FILE}"
+
+
+def _columns(key: DocumentKey) -> dict[str, object]:
+    return {"tenant": key.tenant, "document_id": key.document_id}
+
+
+def _is(attempt: Attempt) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        attempts.c.tenant == attempt.key.tenant,
+        attempts.c.document_id == attempt.key.document_id,
+        attempts.c.generation == attempt.generation,
+    )

@@ -1,0 +1,98 @@
+"""Documents on their way into the index, and the batches that their chunks form. Knows no index and no encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from encoder.errors import InvalidInput, MambaSearchError
+from ingest.chunking import Chunk
+from ingest.documents import Document
+from ingest.index.interface import DocumentKey, DocumentRecord, StoredChunk
+from ingest.receipts import Outcome, Receipt
+
+
+@dataclass(slots=True)
+class Slot:
+    """One item of a stream; the receipt is there when nothing is left to do."""
+
+    key: DocumentKey
+    source: str
+    text_bytes: int = 0
+    document: Document | None = None
+    content_hash: str = ""
+    metadata_hash: str = ""
+    record: DocumentRecord | None = None  # the committed one, where nothing but its metadata is to change
+    generation: int = 0  # given out by the journal; 0 where no chunks are to be written
+    title: str = ""
+    chunks: Sequence[Chunk] = ()
+    outstanding: int = 0  # chunks neither written nor given up
+    error: MambaSearchError | None = None  # found while encoding
+    receipt: Receipt | None = None
+
+    def reject(self, error: MambaSearchError) -> None:
+        """Give the receipt that says why it is not ingested."""
+        self.receipt = Receipt(self.key.document_id, self.source, Outcome.REJECTED, error=error)
+
+    def stored(self, chunk: Chunk) -> StoredChunk:
+        """Say what the index keeps of one of its chunks."""
+        return StoredChunk(
+            tenant=self.key.tenant,
+            document_id=self.key.document_id,
+            generation=self.generation,
+            chunk_index=chunk.chunk_index,
+            char_start=chunk.char_start,
+            char_end=chunk.char_end,
+            line_start=chunk.line_start,
+            line_end=chunk.line_end,
+            headings=chunk.headings,
+            token_count=chunk.token_count,
+            text=chunk.text,
+        )
+
+
+Batch = list[tuple[Slot, Chunk]]
+
+
+class Batcher:
+    """Joins the chunks of several documents, in order, up to a number of chunks and of tokens.
+
+    A part that is over a limit on its own (a chunk, or a document where those stay whole) is a batch of its own.
+    """
+
+    def __init__(self, size_max: int, tokens_max: int, *, whole_documents: bool) -> None:
+        self._size_max = size_max
+        self._tokens_max = tokens_max
+        self._whole_documents = whole_documents
+        self._batch: Batch = []
+        self._tokens = 0
+
+    def add(self, slots: Iterable[Slot]) -> Iterator[Batch]:
+        """Take documents, and give the batches that are full."""
+        for slot in slots:
+            chunks = [(slot, chunk) for chunk in slot.chunks]
+            for part in [chunks] if self._whole_documents and chunks else [[chunk] for chunk in chunks]:
+                tokens = sum(chunk.token_count for _, chunk in part)
+                full = len(self._batch) + len(part) > self._size_max or self._tokens + tokens > self._tokens_max
+                if full and self._batch:
+                    yield self.rest()
+                self._batch += part
+                self._tokens += tokens
+
+    def rest(self) -> Batch:
+        """Give what has not filled a batch; empty where there is nothing."""
+        batch, self._batch, self._tokens = self._batch, [], 0
+        return batch
+
+
+def split_by_document(batch: Batch) -> list[Batch]:
+    """Divide a batch into one a document, in order."""
+    found: dict[int, Batch] = {}
+    for slot, chunk in batch:
+        found.setdefault(id(slot), []).append((slot, chunk))
+    return list(found.values())
+
+
+def named(slot: Slot, error: InvalidInput) -> InvalidInput:
+    """Say of which document an encoder's refusal is."""
+    return InvalidInput("text", f"{slot.key.document_id} cannot be encoded: {error}")
