@@ -76,9 +76,14 @@ def open_database(url: str) -> sa.Engine:
     engine = sa.create_engine(parsed, **options)
     if kind == "sqlite":
         sa.event.listen(engine, "connect", _set_up_sqlite)
+        # The lock is taken at the start, where others are waited for; taken later, it may be refused at once.
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     try:
         with engine.begin() as connection:
-            metadata.create_all(connection)
+            for table in metadata.sorted_tables:
+                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
             statement = upsert(engine, about).values(name="format", value=str(FORMAT_VERSION))
             connection.execute(statement.on_conflict_do_nothing())
             found = connection.scalar(sa.select(about.c.value).where(about.c.name == "format"))
@@ -113,6 +118,7 @@ def name_of(engine: sa.Engine) -> str:
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions begin where we say so, not where the driver thinks fit
     for pragma in (
         "journal_mode = WAL",
         # Every commit reaches the disk: a generation that was given out and forgotten would leave points nobody knows.

@@ -16,10 +16,20 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.documents import Document
-from ingest.index.interface import IndexedChunk, VectorIndex
+from ingest.collecting import Collected, Collector
+from ingest.index.interface import (
+    DEFAULT_TENANT,
+    DocumentKey,
+    DocumentRecord,
+    IndexedChunk,
+    Scope,
+    VectorIndex,
+)
 from ingest.index.server import ServerIndex
+from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.receipts import LoadError, Receipt
+from ingest.sparse import sparse_query
 from tests.fakes import FakeEncoder
 
 DIMENSION = 32
@@ -80,10 +90,28 @@ async def collect(receipts: AsyncIterator[Receipt], into: list[Receipt]) -> None
         into.append(receipt)  # noqa: PERF401 - an error must not take those before it along
 
 
+def key(document_id: str) -> DocumentKey:
+    return DocumentKey(DEFAULT_TENANT, document_id)
+
+
+async def records_of(index: VectorIndex, *document_ids: str) -> dict[str, DocumentRecord]:
+    records = await index.get_records([key(name) for name in document_ids])
+    return {found.document_id: record for found, record in records.items()}
+
+
 async def contents(index: VectorIndex, *document_ids: str) -> dict[str, tuple[int, int, int]]:
     """Of each document: its generation, the chunks its record names, and those that are there."""
-    records = await index.get_records(document_ids)
     return {
-        name: (record.generation, record.chunk_count, await index.count_chunks(name, record.generation))
-        for name, record in records.items()
+        name: (record.generation, record.chunk_count, await index.count_chunks(record.key, record.generation))
+        for name, record in (await records_of(index, *document_ids)).items()
     }
+
+
+async def words_found(index: VectorIndex, word: str) -> list[str]:
+    return [hit.chunk.text for hit in await index.search_sparse(sparse_query(word), 100, Scope())]
+
+
+async def clear(index: VectorIndex, journal: Journal) -> Collected:
+    """Clear away as if all searches had ended and all other writers were dead."""
+    await journal.abandon_others()
+    return await Collector(index, journal, 0).collect(within_s=1e6)

@@ -65,7 +65,9 @@ class Tally:
     bytes_total: int | None  # of the files; None where it cannot be known
     bytes_done: int = 0  # of texts with a receipt
     ingested: int = 0
+    updated: int = 0
     unchanged: int = 0
+    superseded: int = 0
     rejected: int = 0
     chunks: int = 0
     tokens: int = 0
@@ -89,9 +91,8 @@ class Tally:
         from ingest.receipts import Outcome
 
         self.bytes_done += self._sizes.popleft()
-        self.ingested += receipt.outcome is Outcome.INGESTED
-        self.unchanged += receipt.outcome is Outcome.UNCHANGED
-        self.rejected += receipt.outcome is Outcome.REJECTED
+        name = receipt.outcome.value
+        setattr(self, name, getattr(self, name) + 1)
         if receipt.outcome is Outcome.INGESTED:
             self.chunks += receipt.chunk_count
             self.tokens += receipt.token_count
@@ -114,7 +115,7 @@ class Tally:
     @property
     def documents(self) -> int:
         """Documents with a receipt of any kind."""
-        return self.ingested + self.unchanged + self.rejected
+        return self.ingested + self.updated + self.unchanged + self.superseded + self.rejected
 
     def tokens_per_s(self) -> float:
         """Give the mean speed so far."""
@@ -123,9 +124,11 @@ class Tally:
     def summary(self) -> str:
         """Say everything in one sentence."""
         documents = "document" if self.ingested == 1 else "documents"
+        rare = [(self.updated, "with new metadata"), (self.superseded, "overtaken by newer versions")]
+        others = "".join(f"{count} {what}, " for count, what in rare if count)
         return (
             f"{self.ingested} {documents} ingested ({self.chunks:,} chunks, {self.tokens:,} tokens), "
-            f"{self.unchanged} unchanged, {self.rejected} refused, in {time.monotonic() - self.started:.1f} s "
+            f"{others}{self.unchanged} unchanged, {self.rejected} refused, in {time.monotonic() - self.started:.1f} s "
             f"({self.tokens_per_s():,.0f} tokens/s)"
         )
 

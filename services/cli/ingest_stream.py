@@ -15,7 +15,9 @@ from services.cli.calling import call_error, open_channel
 
 _OUTCOMES = {
     ingest_pb2.INGEST_OUTCOME_INGESTED: Outcome.INGESTED,
+    ingest_pb2.INGEST_OUTCOME_UPDATED: Outcome.UPDATED,
     ingest_pb2.INGEST_OUTCOME_UNCHANGED: Outcome.UNCHANGED,
+    ingest_pb2.INGEST_OUTCOME_SUPERSEDED: Outcome.SUPERSEDED,
     ingest_pb2.INGEST_OUTCOME_REJECTED: Outcome.REJECTED,
 }
 

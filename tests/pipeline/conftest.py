@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from qdrant_client import AsyncQdrantClient
 
+from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from tests.pipelining import DIMENSION, MoodyEncoder, MoodyIndex, fingerprint, make_chunker
 
@@ -26,5 +27,12 @@ async def index() -> AsyncIterator[MoodyIndex]:
 
 
 @pytest.fixture
-def ingestor(encoder: MoodyEncoder, index: MoodyIndex) -> Ingestor:
-    return Ingestor(encoder, index, make_chunker(), retry_delays_s=(0, 0, 0))
+async def journal() -> AsyncIterator[Journal]:
+    opened = await Journal.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def ingestor(encoder: MoodyEncoder, index: MoodyIndex, journal: Journal) -> Ingestor:
+    return Ingestor(encoder, index, make_chunker(), journal, retry_delays_s=(0, 0, 0))

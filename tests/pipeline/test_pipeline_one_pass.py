@@ -18,11 +18,12 @@ from ingest.chunk_encoding import ChunkedDocument, ChunksInOnePass
 from ingest.documents import Document
 from ingest.index.interface import BATCH_CHUNKS_MAX
 from ingest.index.memory import MemoryIndex
+from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome
 from tests.fakes import FakeEncoder
 from tests.float32_encoder import load_float32
-from tests.pipelining import DIMENSION, fingerprint, ingest, make_chunker, make_document
+from tests.pipelining import DIMENSION, fingerprint, ingest, key, make_chunker, make_document
 from tests.tiny_model import save_tiny_model
 
 
@@ -48,9 +49,9 @@ class CountingEncoder(FakeEncoder):
         return await super().encode_tokenized_passages(passages)
 
 
-def one_pass(encoder: Encoder, index: MemoryIndex) -> Ingestor:
+def one_pass(encoder: Encoder, index: MemoryIndex, journal: Journal) -> Ingestor:
     chunks = ChunksInOnePass(Tokenizer.load(DEFAULT_MODEL_FOLDER))
-    return Ingestor(encoder, index, make_chunker(), chunk_encoder=chunks, retry_delays_s=(0,))
+    return Ingestor(encoder, index, make_chunker(), journal, chunk_encoder=chunks, retry_delays_s=(0,))
 
 
 @pytest.fixture
@@ -58,10 +59,10 @@ def index() -> MemoryIndex:
     return MemoryIndex(dimension=DIMENSION, fingerprint=fingerprint() + "-one-pass-titles")
 
 
-async def test_documents_are_read_whole_and_those_of_one_chunk_together(index: MemoryIndex) -> None:
+async def test_documents_are_read_whole_and_those_of_one_chunk_together(index: MemoryIndex, journal: Journal) -> None:
     encoder = CountingEncoder()
     documents = [make_document("long", 12), *(Document(f"short{n}", f"word {n}") for n in range(5))]
-    receipts = await ingest(one_pass(encoder, index), documents)
+    receipts = await ingest(one_pass(encoder, index, journal), documents)
     assert [receipt.outcome for receipt in receipts] == [Outcome.INGESTED] * 6
     assert encoder.documents == [receipts[0].chunk_count]
     # What has been cut by then goes together: on a busy machine perhaps in two requests.
@@ -69,27 +70,27 @@ async def test_documents_are_read_whole_and_those_of_one_chunk_together(index: M
     assert max(encoder.passages) > 1
 
 
-async def test_more_chunks_than_one_write_takes_are_all_written(index: MemoryIndex) -> None:
+async def test_more_chunks_than_one_write_takes_are_all_written(index: MemoryIndex, journal: Journal) -> None:
     encoder = CountingEncoder()
-    (receipt,) = await ingest(one_pass(encoder, index), [make_document("long", 400)])
+    (receipt,) = await ingest(one_pass(encoder, index, journal), [make_document("long", 400)])
     assert receipt.chunk_count > BATCH_CHUNKS_MAX
     assert encoder.documents == [receipt.chunk_count]
-    assert await index.count_chunks("long", 1) == receipt.chunk_count
+    assert await index.count_chunks(key("long"), 1) == receipt.chunk_count
 
 
-async def test_a_document_that_is_refused_fails_alone(index: MemoryIndex) -> None:
+async def test_a_document_that_is_refused_fails_alone(index: MemoryIndex, journal: Journal) -> None:
     encoder = CountingEncoder()
     encoder.refused_tokens = Tokenizer.load(DEFAULT_MODEL_FOLDER).encode("About bad")
-    receipts = await ingest(one_pass(encoder, index), [make_document(name) for name in ("a", "bad", "c")])
+    receipts = await ingest(one_pass(encoder, index, journal), [make_document(name) for name in ("a", "bad", "c")])
     assert [receipt.outcome for receipt in receipts] == [Outcome.INGESTED, Outcome.REJECTED, Outcome.INGESTED]
     assert "bad cannot be encoded: token_ids[0] is refused" in str(receipts[1].error)
     assert (await index.stats()).document_count == 2
 
 
-async def test_an_index_of_chunks_alone_is_refused() -> None:
+async def test_an_index_of_chunks_alone_is_refused(journal: Journal) -> None:
     index = MemoryIndex(dimension=DIMENSION, fingerprint=fingerprint())
     with pytest.raises(FingerprintMismatch, match="-one-pass"):
-        await one_pass(CountingEncoder(), index).ingest(make_document("a"))
+        await one_pass(CountingEncoder(), index, journal).ingest(make_document("a"))
     assert index_fingerprint("m", ChunksInOnePass(Tokenizer.load(DEFAULT_MODEL_FOLDER)).fingerprint("c")).endswith(
         "c-one-pass-titles"
     )
