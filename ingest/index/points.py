@@ -156,6 +156,11 @@ def _read_metadata_value(value: Any) -> MetadataValue:  # noqa: ANN401 - JSON
     return read
 
 
+def is_empty(scope: Scope) -> bool:
+    """Say whether a scope names documents, but not one."""
+    return scope.generations is not None and not scope.generations
+
+
 def by_generation(generations: Mapping[str, int]) -> dict[int, list[str]]:
     """Group a scope's documents by generation: an engine matches a list of ids ten times faster than as many pairs."""
     grouped: dict[int, list[str]] = {}
@@ -180,10 +185,10 @@ def check_embedding(embedding: NDArray[np.float32], dimension: int) -> None:
         raise InvalidInput("embedding", "embedding holds values that are not finite numbers; the encoder is at fault.")
 
 
-def check_limit(limit: int) -> None:
-    """Refuse a number of hits out of range."""
-    if not 1 <= limit <= LIMIT_MAX:
-        raise InvalidInput("limit", f"limit is {limit}; 1 to {LIMIT_MAX} are allowed.")
+def check_limit(limit: int, limit_max: int = LIMIT_MAX) -> None:
+    """Refuse a number of hits, or of records on a page, out of range."""
+    if not 1 <= limit <= limit_max:
+        raise InvalidInput("limit", f"limit is {limit}; 1 to {limit_max} are allowed.")
 
 
 def check_read(field: str, count: int) -> None:
@@ -199,17 +204,16 @@ def check_scope(scope: Scope) -> None:
         raise InvalidInput("scope", f"scope names {count} documents; the limit is {READ_MAX} a search.")
 
 
-def check_page(after: str, limit: int) -> None:
-    """Refuse a page of records that is too long, or that begins where none does."""
-    if not 1 <= limit <= READ_MAX:
-        raise InvalidInput("limit", f"limit is {limit}; 1 to {READ_MAX} are allowed.")
-    if after:
-        try:
-            uuid.UUID(after)
-        except ValueError:
-            raise InvalidInput(
-                "after", f"after is {after[:40]!r}, which is no page's token; give that of the page before, or none."
-            ) from None
+def page_start(after: str) -> str | None:
+    """Read a page's token: the point that the page begins with; None for the first page."""
+    if not after:
+        return None
+    try:
+        return str(uuid.UUID(after))
+    except ValueError:
+        raise InvalidInput(
+            "after", f"after is {after[:40]!r}, which is no page's token; give that of the page before, or none."
+        ) from None
 
 
 def check_generation(generation: int, lowest: int = 1) -> None:

@@ -5,10 +5,10 @@ Every implementation reads what it knows of the document, applies a :data:`Chang
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ingest.index.interface import DocumentRecord
+from ingest.index.interface import DocumentKey, DocumentRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +68,13 @@ def deleted_by(before: RecordState | None, after: RecordState | None) -> bool:
 def is_tombstone(state: RecordState | None, generation: int) -> bool:
     """Say whether this is a tombstone of just this generation."""
     return state is not None and state.record is None and state.fence == generation
+
+
+def committed(states: Mapping[DocumentKey, RecordState]) -> dict[DocumentKey, DocumentRecord]:
+    """Keep the committed records."""
+    return {key: state.record for key, state in states.items() if state.record is not None}
+
+
+def fences(states: Mapping[DocumentKey, RecordState]) -> dict[DocumentKey, int]:
+    """Keep the fences."""
+    return {key: state.fence for key, state in states.items()}
