@@ -12,11 +12,11 @@ from typing import IO, Self
 import pydantic
 
 from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, InvalidInput, StorageFull
+from ingest.index.points import FORMAT_VERSION
 
 MANIFEST_FILE = "index.json"
 LOCK_FILE = "lock"
 ENGINE_PREFIX = "engine-"
-FORMAT_VERSION = 1
 # The engine writes through memory maps: on a full disk it is killed by SIGBUS, so it must never meet one.
 OPEN_BYTES_MIN = 64 * 1024 * 1024
 WRITE_BYTES_MIN = 256 * 1024 * 1024
@@ -101,6 +101,7 @@ class DataDirectory:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.path / MANIFEST_FILE)
+        sync_file(self.path)
 
     def engine_folder(self, number: int) -> Path:
         """Name one of the engine's folders."""
@@ -133,6 +134,22 @@ class DataDirectory:
     def release(self) -> None:
         """Let go of the lock."""
         self._lock.close()
+
+
+def sync_file(path: Path) -> None:
+    """Have a file, or the names in a folder, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have a folder and all that is in it survive a loss of power."""
+    for path in folder.rglob("*"):
+        sync_file(path)
+    sync_file(folder)
 
 
 def check_not_a_file(path: Path) -> None:

@@ -14,10 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import IndexUnavailable, MambaSearchError
-from ingest.index import points
+from ingest.index import points, records
 from ingest.index.data_directory import WRITE_BYTES_MIN, DataDirectory, Manifest, check_made_by
 from ingest.index.engine import Engine
-from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
+from ingest.index.interface import (
+    READ_MAX,
+    DocumentKey,
+    DocumentRecord,
+    IndexedChunk,
+    IndexHit,
+    IndexStats,
+    Scope,
+    SparseVector,
+    StoredChunk,
+)
 from ingest.index.optimizing import optimize_in_child
 
 logger = logging.getLogger(__name__)
@@ -91,53 +101,84 @@ class EmbeddedIndex:
         await self._write(lambda: self._upsert(chunks))
         self.optimize_when_due()
 
-    async def count_chunks(self, document_id: str, generation: int) -> int:
+    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count a generation's chunks."""
-        return await self._run(lambda: self._engine.count_chunks(document_id, only=generation))
+        return await self._run(lambda: self._engine.count_chunks(key, generation))
 
-    async def commit_record(self, record: DocumentRecord) -> None:
-        """Make a generation the visible one."""
-        await self._write(lambda: self._engine.put_record(record))
+    async def commit_record(self, record: DocumentRecord) -> bool:
+        """Make a generation the visible one, unless it is fenced."""
+        points.check_generation(record.generation)
+        change = records.committing(record)
+        _, after = await self._write(lambda: self._engine.change_record(record.key, change))
+        return after is not None
 
-    async def get_records(self, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
+    async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
+        """Refuse commits up to a generation; give the committed record."""
+        points.check_generation(generation, 0)
+        change = records.fencing(generation)
+        _, after = await self._write(lambda: self._engine.change_record(key, change))
+        return after.record if after else None
+
+    async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        """Read how far documents are fenced."""
+        points.check_read("keys", len(keys))
+        return records.fences(await self._run(lambda: self._engine.get_states(keys)))
+
+    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
         """Read the records that exist."""
-        points.check_read("document_ids", len(document_ids))
-        return await self._run(lambda: self._engine.get_records(document_ids))
+        points.check_read("keys", len(keys))
+        return records.committed(await self._run(lambda: self._engine.get_states(keys)))
 
-    async def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
+    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of a tenant's records."""
+        points.check_limit(limit, READ_MAX)
+        start = points.page_start(after)
+        return await self._run(lambda: self._engine.list_records(tenant, start, limit))
+
+    async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks, in order."""
         points.check_read("last", last - first + 1)
-        return await self._run(lambda: self._engine.get_chunks(document_id, generation, first, last))
+        return await self._run(lambda: self._engine.get_chunks(key, generation, first, last))
 
-    async def delete_generations(self, document_id: str, *, keep: int) -> int:
-        """Delete all generations but one."""
-        return await self._run(lambda: self._engine.delete_chunks(document_id, but=keep))
+    async def delete_record(self, key: DocumentKey, generation: int) -> bool:
+        """Leave a tombstone; on a disk that is nearly full, too, since the chunks can go then."""
+        points.check_generation(generation)
+        change = records.deleting(generation)
+        return records.deleted_by(*await self._run(lambda: self._engine.change_record(key, change)))
 
-    async def delete_document(self, document_id: str) -> int:
-        """Delete the record, then the chunks."""
+    async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
+        """Forget a tombstone of just this generation."""
+        await self._run(lambda: self._engine.drop_tombstone(key, generation))
 
-        def delete() -> int:
-            self._engine.delete_record(document_id)
-            return self._engine.delete_chunks(document_id)
+    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
+        """Delete one generation, or all below one."""
+        points.check_chosen(generation, below)
+        return await self._run(lambda: self._engine.delete_chunks(key, generation=generation, below=below))
 
-        return await self._run(delete)
-
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int) -> list[IndexHit]:
+    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Find the nearest chunks."""
         points.check_limit(limit)
         points.check_embedding(embedding, self.dimension)
-        return await self._run(lambda: self._engine.search_dense(embedding, limit))
+        points.check_scope(scope)
+        if points.is_empty(scope):
+            return []
+        return await self._run(lambda: self._engine.search_dense(embedding, limit, scope))
 
-    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
         """Find the best chunks by BM25."""
         points.check_limit(limit)
-        if not len(sparse.indices):
+        points.check_scope(scope)
+        if points.is_empty(scope) or not len(sparse.indices):
             return []
-        return await self._run(lambda: self._engine.search_sparse(sparse, limit))
+        return await self._run(lambda: self._engine.search_sparse(sparse, limit, scope))
 
     async def stats(self) -> IndexStats:
         """Count documents and chunks."""
         return await self._run(self._engine.stats)
+
+    async def flush(self) -> None:
+        """Write to the disk what only memory holds, where anything was written."""
+        await self._run(self._flush)
 
     async def close(self) -> None:
         """Flush, let go of the directory. A second call does nothing."""
@@ -221,8 +262,11 @@ class EmbeddedIndex:
         self._journaled += len(chunks)
         self._unflushed += len(chunks)
         if self._unflushed >= FLUSH_CHUNKS:
-            self._engine.flush()
-            self._unflushed = 0
+            self._flush()
+
+    def _flush(self) -> None:
+        self._engine.flush()
+        self._unflushed = 0
 
     async def _write(self, call: Callable[[], _Result]) -> _Result:
         def checked() -> _Result:

@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 
 from encoder.errors import IndexUnavailable, StorageFull
 from ingest.index import points
-from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
+from ingest.index.data_directory import sync_file, sync_tree
+from ingest.index.interface import (
+    DocumentKey,
+    DocumentRecord,
+    IndexedChunk,
+    IndexHit,
+    IndexStats,
+    Scope,
+    SparseVector,
+    StoredChunk,
+)
+from ingest.index.records import Change, RecordState, is_tombstone
 
 
 class Engine:
@@ -27,6 +38,7 @@ class Engine:
         self._shard = shard
         self._folder = folder
         self._journal: deque[edge.UpdateOperation] | None = None
+        self._flushed = False  # loading may have replayed what no flush has seen
 
     @classmethod
     def create(cls, folder: Path, dimension: int) -> Engine:
@@ -42,12 +54,15 @@ class Engine:
             shard = edge.EdgeShard.create(str(draft), config)
             for field, schema in (
                 (points.KIND, edge.PayloadSchemaType.Keyword),
+                (points.TENANT, edge.PayloadSchemaType.Keyword),
                 (points.DOCUMENT_ID, edge.PayloadSchemaType.Keyword),
                 (points.GENERATION, edge.PayloadSchemaType.Integer),
             ):
                 shard.update(edge.UpdateOperation.create_field_index(field, schema))
             shard.close()
+            sync_tree(draft)
             draft.rename(folder)
+            sync_file(folder.parent)
         return cls.load(folder)
 
     @classmethod
@@ -64,64 +79,79 @@ class Engine:
         """Write chunks; they are in the write-ahead log on return."""
         self._update(edge.UpdateOperation.upsert_points([_point(indexed) for indexed in chunks]))
 
-    def put_record(self, record: DocumentRecord) -> None:
-        """Write a document's record."""
-        point = edge.Point(points.record_point_id(record.document_id), {}, points.record_payload(record))
-        self._update(edge.UpdateOperation.upsert_points([point]))
+    def change_record(self, key: DocumentKey, change: Change) -> tuple[RecordState | None, RecordState | None]:
+        """Change what is known of a document; give what was known before, and what the change made of it."""
+        before = self.get_states([key]).get(key)
+        after = change(before)
+        if after is not None and after != before:
+            point = edge.Point(points.record_point_id(key), {}, points.state_payload(key, after))
+            self._update(edge.UpdateOperation.upsert_points([point]))
+        return before, after
 
-    def get_records(self, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
-        """Read the records that exist."""
-        payloads = self._payloads([points.record_point_id(document_id) for document_id in document_ids])
-        records = [points.read_record(payload) for payload in payloads]
-        return {record.document_id: record for record in records}
+    def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
+        """Delete a tombstone, where it is of just this generation."""
+        if is_tombstone(self.get_states([key]).get(key), generation):
+            self._update(edge.UpdateOperation.delete_points([points.record_point_id(key)]))
 
-    def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
+    def get_states(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, RecordState]:
+        """Read what is known of documents."""
+        return dict(points.read_state(payload) for payload in self._payloads([points.record_point_id(k) for k in keys]))
+
+    def list_records(self, tenant: str, start: str | None, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of records that begins with a point, and the point that the next page begins with."""
+        chosen = edge.Filter(must=[_match(points.TENANT, tenant), _match(points.KIND, points.KIND_RECORD)])
+        request = edge.ScrollRequest(offset=start, limit=limit, filter=chosen, with_payload=True)
+        with _translated(self._folder):
+            found, following = self._shard.scroll(request)
+        records = [points.read_record(record.payload or {}) for record in found]
+        return records, "" if following is None else str(following)
+
+    def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read the chunks that exist, in order."""
-        ids = [points.chunk_point_id(document_id, generation, index) for index in range(first, last + 1)]
+        ids = [points.chunk_point_id(key, generation, index) for index in range(first, last + 1)]
         chunks = [points.read_chunk(payload) for payload in self._payloads(ids)]
         return sorted(chunks, key=lambda chunk: chunk.chunk_index)
 
-    def count_chunks(self, document_id: str | None = None, *, only: int | None = None, but: int | None = None) -> int:
-        """Count chunks: of a document, of one of its generations, or of all ``but`` one."""
-        return self._count(_chunks_of(document_id, only=only, but=but))
+    def count_chunks(self, key: DocumentKey, generation: int) -> int:
+        """Count a generation's chunks."""
+        return self._count(_chunks_of(key, generation=generation))
 
-    def count_records(self) -> int:
-        """Count documents."""
-        return self._count(edge.Filter(must=[_match(points.KIND, points.KIND_RECORD)]))
-
-    def delete_record(self, document_id: str) -> None:
-        """Delete a document's record, where there is one."""
-        self._update(edge.UpdateOperation.delete_points([points.record_point_id(document_id)]))
-
-    def delete_chunks(self, document_id: str, *, but: int | None = None) -> int:
-        """Delete a document's chunks, those of generation ``but`` excepted; say how many."""
-        chosen = _chunks_of(document_id, but=but)
+    def delete_chunks(self, key: DocumentKey, *, generation: int | None, below: int | None) -> int:
+        """Delete the chunks of one generation, or of all ``below`` one; say how many."""
+        chosen = _chunks_of(key, generation=generation, below=below)
         count = self._count(chosen)
         if count:
             self._update(edge.UpdateOperation.delete_points_by_filter(chosen))
         return count
 
-    def search_dense(self, embedding: NDArray[np.float32], limit: int) -> list[IndexHit]:
+    def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Find the nearest chunks by cosine."""
-        return self._search(edge.Query.Nearest(embedding.tolist(), using=points.DENSE), limit)
+        return self._search(edge.Query.Nearest(embedding.tolist(), using=points.DENSE), limit, scope)
 
-    def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+    def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
         """Find the best chunks by BM25."""
         # Without a corpus, deleted chunks count in document frequencies until the engine is opened anew.
-        params = edge.SearchParams(idf=edge.IdfParams(corpus=_chunks_of(None)))
-        return self._search(edge.Query.Nearest(_sparse(sparse), using=points.SPARSE), limit, params)
+        params = edge.SearchParams(idf=edge.IdfParams(corpus=_in_scope(Scope(scope.tenant))))
+        return self._search(edge.Query.Nearest(_sparse(sparse), using=points.SPARSE), limit, scope, params)
 
     def stats(self) -> IndexStats:
         """Count documents and chunks."""
-        return IndexStats(document_count=self.count_records(), chunk_count=self.count_chunks())
+        document_count, chunk_count = (
+            self._count(edge.Filter(must=[_match(points.KIND, kind)]))
+            for kind in (points.KIND_RECORD, points.KIND_CHUNK)
+        )
+        return IndexStats(document_count=document_count, chunk_count=chunk_count)
 
     def flush(self) -> None:
-        """Write everything to its place, and shorten the write-ahead log."""
+        """Write everything to its place on the disk, and shorten the write-ahead log, where anything was written."""
+        if self._flushed:
+            return
         with _translated(self._folder):
             self._shard.flush()
+        self._flushed = True
 
     def count_points(self) -> int:
-        """Count chunks and records."""
+        """Count chunks, records and tombstones."""
         with _translated(self._folder):
             return self._shard.info().points_count
 
@@ -154,6 +184,7 @@ class Engine:
             self._shard.close()
 
     def _update(self, operation: edge.UpdateOperation) -> None:
+        self._flushed = False
         with _translated(self._folder):
             self._shard.update(operation)
         if self._journal is not None:
@@ -170,8 +201,10 @@ class Engine:
             found = self._shard.retrieve(list(ids), with_payload=True, with_vector=False)
         return [record.payload for record in found if record.payload]
 
-    def _search(self, query: edge.Query, limit: int, params: edge.SearchParams | None = None) -> list[IndexHit]:
-        request = edge.QueryRequest(limit=limit, query=query, filter=_chunks_of(None), params=params, with_payload=True)
+    def _search(
+        self, query: edge.Query, limit: int, scope: Scope, params: edge.SearchParams | None = None
+    ) -> list[IndexHit]:
+        request = edge.QueryRequest(limit=limit, query=query, filter=_in_scope(scope), params=params, with_payload=True)
         with _translated(self._folder):
             found = self._shard.query(request)
         return [IndexHit(points.read_chunk(hit.payload or {}), hit.score) for hit in found]
@@ -182,7 +215,7 @@ def _point(indexed: IndexedChunk) -> edge.Point:
     vectors: dict[str, edge.NamedVector] = {points.DENSE: indexed.embedding.tolist()}
     if len(indexed.sparse.indices):
         vectors[points.SPARSE] = _sparse(indexed.sparse)
-    point_id = points.chunk_point_id(chunk.document_id, chunk.generation, chunk.chunk_index)
+    point_id = points.chunk_point_id(chunk.key, chunk.generation, chunk.chunk_index)
     return edge.Point(point_id, vectors, points.chunk_payload(chunk))
 
 
@@ -194,13 +227,33 @@ def _match(field: str, value: str | int) -> edge.FieldCondition:
     return edge.FieldCondition(field, match=edge.MatchValue(value))
 
 
-def _chunks_of(document_id: str | None, *, only: int | None = None, but: int | None = None) -> edge.Filter:
-    must: list[edge.ConditionType] = [_match(points.KIND, points.KIND_CHUNK)]
-    if document_id is not None:
-        must.append(_match(points.DOCUMENT_ID, document_id))
-    if only is not None:
-        must.append(_match(points.GENERATION, only))
-    return edge.Filter(must=must, must_not=[_match(points.GENERATION, but)] if but is not None else None)
+def _chunks_of(key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> edge.Filter:
+    must: list[edge.ConditionType] = [
+        _match(points.KIND, points.KIND_CHUNK),
+        _match(points.TENANT, key.tenant),
+        _match(points.DOCUMENT_ID, key.document_id),
+    ]
+    if generation is not None:
+        must.append(_match(points.GENERATION, generation))
+    if below is not None:
+        must.append(edge.FieldCondition(points.GENERATION, range=edge.RangeFloat(lt=below)))
+    return edge.Filter(must=must)
+
+
+def _in_scope(scope: Scope) -> edge.Filter:
+    tenant = _match(points.TENANT, scope.tenant)
+    if scope.generations is None:
+        return edge.Filter(must=[tenant])
+    versions: list[edge.ConditionType] = [
+        edge.Filter(
+            must=[
+                _match(points.GENERATION, generation),
+                edge.FieldCondition(points.DOCUMENT_ID, match=edge.MatchAny(document_ids)),
+            ]
+        )
+        for generation, document_ids in points.by_generation(scope.generations).items()
+    ]
+    return edge.Filter(must=[tenant], should=versions)
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """What an index is: chunks with dense and sparse vectors, and one record per document. Knows no engine.
 
-A document's chunks belong to a generation, a number that grows with each version. A writer fences its generation, so
-that no older writer commits any more; it upserts all chunks, commits by writing the document's record, then deletes the
-older generations. Readers drop hits whose generation is not the committed one, so they see the old version or the new,
-never a mix. Each document belongs to a tenant; tenants may use the same ids and never see each other's.
+A document's chunks belong to a generation, a number that grows with each version. A writer fences the generations that
+came before its own, so that no older writer commits any more; it upserts all chunks, commits by writing the document's
+record, then deletes the older chunks. Readers drop hits whose generation is not the committed one, so they see the old
+version or the new, never a mix. Each document belongs to a tenant; tenants may use the same ids and never see each
+other's documents.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class VectorIndex(Protocol):
 
     Lists are bounded: at most ``BATCH_CHUNKS_MAX`` chunks a call, ``LIMIT_MAX`` hits, ``READ_MAX`` chunks, records or
     documents of a scope; more is :class:`encoder.errors.InvalidInput`, as is an embedding of another length than the
-    index's, or a generation below 1.
+    index's, or a generation below 1 (to fence, below 0).
 
     Every method may raise :class:`encoder.errors.IndexUnavailable`; writers may raise
     :class:`encoder.errors.StorageFull`. Opening (each implementation's own function) raises
@@ -138,13 +139,13 @@ class VectorIndex(Protocol):
         """Length of its embeddings."""
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
-        """Write chunks durably. Ids come from (tenant, document_id, generation, chunk_index): a retry doubles nothing."""
+        """Write chunks durably. The same chunk again (by tenant, document, generation, index) replaces itself."""
 
     async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count the chunks that one generation of a document has in the index."""
 
     async def commit_record(self, record: DocumentRecord) -> bool:
-        """Make a record's generation the visible one, durably and at once, unless the document is fenced above it.
+        """Make a record's generation the visible one, durably and at once, unless it is fenced.
 
         Say whether it is the visible one now. The generation that is visible may be committed again, fenced or not:
         its record is replaced (so metadata changes).
@@ -154,7 +155,7 @@ class VectorIndex(Protocol):
         """Refuse every commit of this generation and of those before it from now on, except of the one committed.
 
         Give the committed record: None where there is none, or the document was deleted. What is fenced already is not
-        lowered.
+        lowered; 0 fences nothing.
         """
 
     async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
@@ -176,12 +177,12 @@ class VectorIndex(Protocol):
     async def delete_record(self, key: DocumentKey, generation: int) -> bool:
         """Make a document invisible from this generation on (a deletion is a generation, too).
 
-        Leaves a tombstone, which refuses commits up to it. Say whether a committed record was there; False, and nothing
-        is deleted, where this generation or a newer one is committed.
+        Leaves a tombstone, which refuses commits up to it; the chunks stay. Say whether a committed record was there;
+        False, and nothing is deleted, where a newer one is.
         """
 
     async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
-        """Forget a tombstone, where it is still of this generation: the document is unknown then."""
+        """Forget a tombstone, where the document is still fenced at just this generation; it is unknown then."""
 
     async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
         """Delete the chunks of one generation, or of all before one (exactly one is given); say how many."""

@@ -12,8 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.index import points
-from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
+from ingest.index import points, records
+from ingest.index.interface import (
+    DEFAULT_TENANT,
+    READ_MAX,
+    DocumentKey,
+    DocumentRecord,
+    IndexedChunk,
+    IndexHit,
+    IndexStats,
+    Scope,
+    SparseVector,
+    StoredChunk,
+)
 
 _SCORES_AT_ONCE = 1 << 25
 
@@ -26,73 +37,113 @@ class MemoryIndex:
     def __init__(self, *, dimension: int, fingerprint: str) -> None:
         self.dimension = dimension
         self.fingerprint = fingerprint
-        self._chunks: dict[str, dict[_Place, IndexedChunk]] = {}  # document_id -> its chunks
-        self._records: dict[str, DocumentRecord] = {}
-        self._arrays: _Arrays | None = None  # of the chunks as they are now
+        self._chunks: dict[DocumentKey, dict[_Place, IndexedChunk]] = {}
+        self._states: dict[DocumentKey, records.RecordState] = {}
+        self._arrays: dict[str, _Arrays] = {}  # tenant -> its chunks as they are now
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
         """Keep chunks."""
         points.check_batch(chunks, self.dimension)
         for indexed in chunks:
             chunk = indexed.chunk
-            self._chunks.setdefault(chunk.document_id, {})[chunk.generation, chunk.chunk_index] = indexed
-        self._arrays = None
+            self._chunks.setdefault(chunk.key, {})[chunk.generation, chunk.chunk_index] = indexed
+            self._arrays.pop(chunk.tenant, None)
 
-    async def count_chunks(self, document_id: str, generation: int) -> int:
+    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count the chunks of one generation."""
-        return sum(place[0] == generation for place in self._chunks.get(document_id, ()))
+        return sum(place[0] == generation for place in self._chunks.get(key, ()))
 
-    async def commit_record(self, record: DocumentRecord) -> None:
-        """Keep a document's record."""
-        self._records[record.document_id] = record
+    async def commit_record(self, record: DocumentRecord) -> bool:
+        """Make a generation the visible one, unless it is fenced."""
+        points.check_generation(record.generation)
+        _, after = self._change(record.key, records.committing(record))
+        return after is not None
 
-    async def get_records(self, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
+    async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
+        """Refuse commits up to a generation; give the committed record."""
+        points.check_generation(generation, 0)
+        _, after = self._change(key, records.fencing(generation))
+        return after.record if after else None
+
+    async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        """Read how far documents are fenced."""
+        points.check_read("keys", len(keys))
+        return records.fences({key: self._states[key] for key in keys if key in self._states})
+
+    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
         """Read the records of the documents that exist."""
-        points.check_read("document_ids", len(document_ids))
-        return {name: self._records[name] for name in document_ids if name in self._records}
+        points.check_read("keys", len(keys))
+        return records.committed({key: self._states[key] for key in keys if key in self._states})
 
-    async def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
+    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of a tenant's records, in the order of the engine's points."""
+        points.check_limit(limit, READ_MAX)
+        start = points.page_start(after) or ""
+        named = {
+            points.record_point_id(key): record
+            for key, record in records.committed(self._states).items()
+            if key.tenant == tenant
+        }
+        found = sorted(name for name in named if name >= start)
+        return [named[name] for name in found[:limit]], found[limit] if len(found) > limit else ""
+
+    async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks ``first`` to ``last`` that exist, in order."""
         points.check_read("last", last - first + 1)
-        chunks = self._chunks.get(document_id, {})
+        chunks = self._chunks.get(key, {})
         found = (chunks.get((generation, number)) for number in range(first, last + 1))
         return [indexed.chunk for indexed in found if indexed]
 
-    async def delete_generations(self, document_id: str, *, keep: int) -> int:
-        """Forget the chunks of all generations of a document but one."""
-        chunks = self._chunks.get(document_id, {})
-        kept = {place: indexed for place, indexed in chunks.items() if place[0] == keep}
+    async def delete_record(self, key: DocumentKey, generation: int) -> bool:
+        """Leave a tombstone."""
+        points.check_generation(generation)
+        return records.deleted_by(*self._change(key, records.deleting(generation)))
+
+    async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
+        """Forget a tombstone of just this generation."""
+        if records.is_tombstone(self._states.get(key), generation):
+            del self._states[key]
+
+    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
+        """Forget one generation, or all below one."""
+        points.check_chosen(generation, below)
+        chunks = self._chunks.pop(key, {})
+        kept = {
+            place: indexed
+            for place, indexed in chunks.items()
+            if place[0] != generation and (below is None or place[0] >= below)
+        }
+        if kept:
+            self._chunks[key] = kept
         if len(kept) < len(chunks):
-            self._chunks[document_id] = kept
-            self._arrays = None
+            self._arrays.pop(key.tenant, None)
         return len(chunks) - len(kept)
 
-    async def delete_document(self, document_id: str) -> int:
-        """Forget a document."""
-        self._records.pop(document_id, None)
-        return await self.delete_generations(document_id, keep=0)
-
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int) -> list[IndexHit]:
+    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Score every chunk by cosine similarity."""
         points.check_limit(limit)
         points.check_embedding(embedding, self.dimension)
-        arrays = self._laid_out()
+        points.check_scope(scope)
+        arrays = self._laid_out(scope.tenant)
         scores = arrays.embeddings @ (embedding / max(float(np.linalg.norm(embedding)), 1e-12))
-        return arrays.best(scores, limit)
+        return arrays.best(arrays.in_scope(scores, scope), limit)
 
-    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
         """Score the chunks that share a term with the query by BM25."""
         points.check_limit(limit)
-        arrays = self._laid_out()
-        return arrays.best(arrays.score_terms(sparse), limit, above=0.0)
+        points.check_scope(scope)
+        arrays = self._laid_out(scope.tenant)
+        return arrays.best(arrays.in_scope(arrays.score_terms(sparse), scope), limit, above=0.0)
 
-    def score_documents(self, embeddings: NDArray[np.float32]) -> tuple[list[str], NDArray[np.float32]]:
-        """Score all documents for many queries ``(q, d)`` at once: their ids, sorted, and cosines ``(q, documents)``.
+    def score_documents(
+        self, embeddings: NDArray[np.float32], tenant: str = DEFAULT_TENANT
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """Score a tenant's documents for many queries ``(q, d)`` at once: ids, sorted, and cosines ``(q, documents)``.
 
         A document's score is its best chunk's, whatever its generation.
         """
         points.check_embedding(embeddings[0], self.dimension)
-        arrays = self._laid_out()
+        arrays = self._laid_out(tenant)
         queries = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         rows = max(1, _SCORES_AT_ONCE // max(1, len(arrays.chunks)))
         blocks = [
@@ -100,29 +151,44 @@ class MemoryIndex:
         ]
         return arrays.document_ids, np.concatenate(blocks)
 
-    def score_documents_sparse(self, sparse: SparseVector) -> tuple[list[str], NDArray[np.float32]]:
-        """Score all documents by their best chunk's BM25: their ids, sorted, and ``(documents,)``."""
-        arrays = self._laid_out()
+    def score_documents_sparse(
+        self, sparse: SparseVector, tenant: str = DEFAULT_TENANT
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """Score a tenant's documents by their best chunk's BM25: their ids, sorted, and ``(documents,)``."""
+        arrays = self._laid_out(tenant)
         return arrays.document_ids, arrays.best_chunks(arrays.score_terms(sparse)[None])[0]
 
-    def embeddings(self) -> tuple[list[StoredChunk], NDArray[np.float32]]:
-        """Give all chunks, document by document, with their embeddings ``(n, d)``, each row of length 1."""
-        arrays = self._laid_out()
+    def embeddings(self, tenant: str = DEFAULT_TENANT) -> tuple[list[StoredChunk], NDArray[np.float32]]:
+        """Give a tenant's chunks, document by document, with their embeddings ``(n, d)``, each row of length 1."""
+        arrays = self._laid_out(tenant)
         return arrays.chunks, arrays.embeddings
 
     async def stats(self) -> IndexStats:
         """Count what is there."""
-        return IndexStats(len(self._records), sum(map(len, self._chunks.values())))
+        return IndexStats(len(records.committed(self._states)), sum(map(len, self._chunks.values())))
+
+    async def flush(self) -> None:
+        """Do nothing: it is gone with the process."""
 
     async def close(self) -> None:
         """Forget everything."""
-        self._chunks, self._records, self._arrays = {}, {}, None
+        self._chunks, self._states, self._arrays = {}, {}, {}
 
-    def _laid_out(self) -> _Arrays:
-        if self._arrays is None:
-            indexed = [chunk for _, chunks in sorted(self._chunks.items()) for chunk in chunks.values()]
-            self._arrays = _Arrays.of(indexed, self.dimension)
-        return self._arrays
+    def _change(
+        self, key: DocumentKey, change: records.Change
+    ) -> tuple[records.RecordState | None, records.RecordState | None]:
+        before = self._states.get(key)
+        after = change(before)
+        if after is not None:
+            self._states[key] = after
+        return before, after
+
+    def _laid_out(self, tenant: str) -> _Arrays:
+        if tenant not in self._arrays:
+            theirs = sorted((key.document_id, chunks) for key, chunks in self._chunks.items() if key.tenant == tenant)
+            indexed = [chunk for _, chunks in theirs for chunk in chunks.values()]
+            self._arrays[tenant] = _Arrays.of(indexed, self.dimension)
+        return self._arrays[tenant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +228,14 @@ class _Arrays:
             [owners[place] for place in document_starts],
             np.array(document_starts, np.int64),
         )
+
+    def in_scope(self, scores: NDArray[np.float32], scope: Scope) -> NDArray[np.float32]:
+        """Put the chunks that a scope leaves out below all others: ``(n,)``."""
+        generations = scope.generations
+        if generations is None:
+            return scores
+        inside = [generations.get(chunk.document_id) == chunk.generation for chunk in self.chunks]
+        return np.where(inside, scores, np.float32(-np.inf))
 
     def best_chunks(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Turn scores of chunks ``(q, n)`` into those of documents ``(q, documents)``."""

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from encoder.errors import IndexUnavailable
+from ingest.index.data_directory import sync_tree
 from ingest.index.engine import Engine
 
 NICENESS = 10
@@ -54,6 +55,7 @@ def main(folder: Path) -> None:
     engine = Engine.load(folder)
     engine.optimize()
     engine.close()
+    sync_tree(folder)  # the copy that it was is not on the disk yet
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Chunks and records as points: their ids and payloads, the same in every engine. Knows no engine.
 
-A chunk is a point with both vectors; a document's record is a point without any, in the same collection.
+A chunk is a point with both vectors; a document's record is a point without any, in the same collection, and so is the
+tombstone that takes its place. Searches find only points with vectors: a tenant is all that they filter by.
 """
 
 from __future__ import annotations
@@ -18,42 +19,60 @@ from ingest.index.interface import (
     BATCH_CHUNKS_MAX,
     LIMIT_MAX,
     READ_MAX,
+    DocumentKey,
     DocumentRecord,
     IndexedChunk,
+    MetadataValue,
+    Scope,
     StoredChunk,
 )
+from ingest.index.records import RecordState
+
+# Of the ids and payloads below; whoever changes them raises it, and what was written before is refused.
+FORMAT_VERSION = 2
 
 DENSE = "dense"
 SPARSE = "sparse"
 KIND = "kind"
 KIND_CHUNK = "chunk"
 KIND_RECORD = "record"
+KIND_TOMBSTONE = "tombstone"
+TENANT = "tenant"
 DOCUMENT_ID = "document_id"
 GENERATION = "generation"
+FENCE = "fence"
 
-_TENANT = "default"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "mamba-search")
+_DATETIME = "datetime"
 
 
-def chunk_point_id(document_id: str, generation: int, chunk_index: int) -> str:
+def chunk_point_id(key: DocumentKey, generation: int, chunk_index: int) -> str:
     """Name a chunk's point; the id comes last, so that nothing in it can be taken for another field."""
-    return str(uuid.uuid5(_NAMESPACE, f"{_TENANT}/chunk/{generation}/{chunk_index}/{document_id}"))
+    return str(uuid.uuid5(_tenant_namespace(key.tenant), f"chunk/{generation}/{chunk_index}/{key.document_id}"))
 
 
-def record_point_id(document_id: str) -> str:
-    """Name a document's record."""
-    return str(uuid.uuid5(_NAMESPACE, f"{_TENANT}/record/{document_id}"))
+def record_point_id(key: DocumentKey) -> str:
+    """Name a document's record, or its tombstone."""
+    return str(uuid.uuid5(_tenant_namespace(key.tenant), f"record/{key.document_id}"))
+
+
+def _tenant_namespace(tenant: str) -> uuid.UUID:
+    return uuid.uuid5(_NAMESPACE, tenant)
 
 
 def chunk_payload(chunk: StoredChunk) -> dict[str, Any]:
     """Write a chunk as a payload."""
     return {
         KIND: KIND_CHUNK,
+        TENANT: chunk.tenant,
         DOCUMENT_ID: chunk.document_id,
         GENERATION: chunk.generation,
         "chunk_index": chunk.chunk_index,
         "char_start": chunk.char_start,
         "char_end": chunk.char_end,
+        "line_start": chunk.line_start,
+        "line_end": chunk.line_end,
+        "headings": list(chunk.headings),
         "token_count": chunk.token_count,
         "text": chunk.text,
     }
@@ -62,45 +81,92 @@ def chunk_payload(chunk: StoredChunk) -> dict[str, Any]:
 def read_chunk(payload: Mapping[str, Any]) -> StoredChunk:
     """Read a chunk back."""
     return StoredChunk(
+        tenant=payload[TENANT],
         document_id=payload[DOCUMENT_ID],
         generation=payload[GENERATION],
         chunk_index=payload["chunk_index"],
         char_start=payload["char_start"],
         char_end=payload["char_end"],
+        line_start=payload["line_start"],
+        line_end=payload["line_end"],
+        headings=tuple(payload["headings"]),
         token_count=payload["token_count"],
         text=payload["text"],
     )
 
 
-def record_payload(record: DocumentRecord) -> dict[str, Any]:
-    """Write a document's record as a payload."""
+def state_payload(key: DocumentKey, state: RecordState) -> dict[str, Any]:
+    """Write what is known of a document as a payload: a record's, or a tombstone's."""
+    record = state.record
+    common = {TENANT: key.tenant, DOCUMENT_ID: key.document_id, FENCE: state.fence}
+    if record is None:
+        return {KIND: KIND_TOMBSTONE, **common}
     return {
         KIND: KIND_RECORD,
-        DOCUMENT_ID: record.document_id,
+        **common,
         GENERATION: record.generation,
         "title": record.title,
         "source": record.source,
+        "metadata": {name: _metadata_value(value) for name, value in record.metadata.items()},
         "chunk_count": record.chunk_count,
         "token_count": record.token_count,
         "char_count": record.char_count,
         "content_hash": record.content_hash,
+        "metadata_hash": record.metadata_hash,
         "ingested_at": record.ingested_at.isoformat(),
     }
+
+
+def read_state(payload: Mapping[str, Any]) -> tuple[DocumentKey, RecordState]:
+    """Read back what is known of a document."""
+    record = read_record(payload) if payload[KIND] == KIND_RECORD else None
+    return DocumentKey(payload[TENANT], payload[DOCUMENT_ID]), RecordState(payload[FENCE], record)
 
 
 def read_record(payload: Mapping[str, Any]) -> DocumentRecord:
     """Read a document's record back."""
     return DocumentRecord(
+        tenant=payload[TENANT],
         document_id=payload[DOCUMENT_ID],
         title=payload["title"],
         source=payload["source"],
+        metadata={name: _read_metadata_value(value) for name, value in payload["metadata"].items()},
         generation=payload[GENERATION],
         chunk_count=payload["chunk_count"],
         token_count=payload["token_count"],
         char_count=payload["char_count"],
         content_hash=payload["content_hash"],
+        metadata_hash=payload["metadata_hash"],
         ingested_at=datetime.fromisoformat(payload["ingested_at"]),
     )
+
+
+def _metadata_value(value: MetadataValue) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, datetime):
+        return {_DATETIME: value.isoformat()}  # a bare string would come back as one
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read_metadata_value(value: Any) -> MetadataValue:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return datetime.fromisoformat(value[_DATETIME])
+    if isinstance(value, list):
+        return tuple(value)
+    read: MetadataValue = value
+    return read
+
+
+def is_empty(scope: Scope) -> bool:
+    """Say whether a scope names documents, but not one."""
+    return scope.generations is not None and not scope.generations
+
+
+def by_generation(generations: Mapping[str, int]) -> dict[int, list[str]]:
+    """Group a scope's documents by generation: an engine matches a list of ids ten times faster than as many pairs."""
+    grouped: dict[int, list[str]] = {}
+    for document_id, generation in generations.items():
+        grouped.setdefault(generation, []).append(document_id)
+    return grouped
 
 
 def check_batch(chunks: Sequence[IndexedChunk], dimension: int) -> None:
@@ -119,13 +185,44 @@ def check_embedding(embedding: NDArray[np.float32], dimension: int) -> None:
         raise InvalidInput("embedding", "embedding holds values that are not finite numbers; the encoder is at fault.")
 
 
-def check_limit(limit: int) -> None:
-    """Refuse a number of hits out of range."""
-    if not 1 <= limit <= LIMIT_MAX:
-        raise InvalidInput("limit", f"limit is {limit}; 1 to {LIMIT_MAX} are allowed.")
+def check_limit(limit: int, limit_max: int = LIMIT_MAX) -> None:
+    """Refuse a number of hits, or of records on a page, out of range."""
+    if not 1 <= limit <= limit_max:
+        raise InvalidInput("limit", f"limit is {limit}; 1 to {limit_max} are allowed.")
 
 
 def check_read(field: str, count: int) -> None:
     """Refuse to read too much at once."""
     if count > READ_MAX:
         raise InvalidInput(field, f"{field} asks for {count} entries; the limit is {READ_MAX} a call.")
+
+
+def check_scope(scope: Scope) -> None:
+    """Refuse a scope of too many documents."""
+    count = len(scope.generations or ())
+    if count > READ_MAX:
+        raise InvalidInput("scope", f"scope names {count} documents; the limit is {READ_MAX} a search.")
+
+
+def page_start(after: str) -> str | None:
+    """Read a page's token: the point that the page begins with; None for the first page."""
+    if not after:
+        return None
+    try:
+        return str(uuid.UUID(after))
+    except ValueError:
+        raise InvalidInput(
+            "after", f"after is {after[:40]!r}, which is no page's token; give that of the page before, or none."
+        ) from None
+
+
+def check_generation(generation: int, lowest: int = 1) -> None:
+    """Refuse a generation that no version of a document can have."""
+    if generation < lowest:
+        raise InvalidInput("generation", f"generation is {generation}; they are counted from {lowest}.")
+
+
+def check_chosen(generation: int | None, below: int | None) -> None:
+    """Refuse to delete chunks unless it is said which."""
+    if (generation is None) == (below is None):
+        raise InvalidInput("below", "Chunks are deleted of one generation, or below one; give just one of the two.")

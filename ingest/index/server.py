@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
@@ -15,15 +16,34 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from encoder.errors import FingerprintMismatch, IndexUnavailable, InvalidInput, Overloaded, StorageFull, TimedOut
-from ingest.index import points
-from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
+from ingest.index import points, records
+from ingest.index.interface import (
+    READ_MAX,
+    DocumentKey,
+    DocumentRecord,
+    IndexedChunk,
+    IndexHit,
+    IndexStats,
+    Scope,
+    SparseVector,
+    StoredChunk,
+)
 
 REST_PORT = 6333
 TIMEOUT_S = 30
-_INDEXED_FIELDS = {
+# Only two writers of one document can be in each other's way, and one of them is stale.
+CHANGE_ATTEMPTS_MAX = 10
+# The first with conditional updates; an older one would ignore the condition.
+SERVER_VERSION_MIN = (1, 16)
+# Of each write of a record or tombstone its own, so that the next one can be made on condition that none came between.
+REVISION = "revision"
+_NO_REVISION = str(uuid.UUID(int=0))
+_INDEXED_FIELDS: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
     points.KIND: models.PayloadSchemaType.KEYWORD,
+    points.TENANT: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     points.DOCUMENT_ID: models.PayloadSchemaType.KEYWORD,
     points.GENERATION: models.PayloadSchemaType.INTEGER,
+    REVISION: models.PayloadSchemaType.UUID,
 }
 
 
@@ -62,59 +82,99 @@ class ServerIndex:
         if chunks:
             await self._upsert([_point(indexed) for indexed in chunks])
 
-    async def count_chunks(self, document_id: str, generation: int) -> int:
+    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count a generation's chunks."""
-        return await self._count(_chunks_of(document_id, only=generation))
+        return await self._count(_chunks_of(key, generation=generation))
 
-    async def commit_record(self, record: DocumentRecord) -> None:
-        """Make a generation the visible one."""
-        point_id = points.record_point_id(record.document_id)
-        await self._upsert([models.PointStruct(id=point_id, vector={}, payload=points.record_payload(record))])
+    async def commit_record(self, record: DocumentRecord) -> bool:
+        """Make a generation the visible one, unless it is fenced."""
+        points.check_generation(record.generation)
+        _, after = await self._change(record.key, records.committing(record))
+        return after is not None
 
-    async def get_records(self, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
+    async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
+        """Refuse commits up to a generation; give the committed record."""
+        points.check_generation(generation, 0)
+        _, after = await self._change(key, records.fencing(generation))
+        return after.record if after else None
+
+    async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        """Read how far documents are fenced."""
+        points.check_read("keys", len(keys))
+        return records.fences(await self._states(keys))
+
+    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
         """Read the records that exist."""
-        points.check_read("document_ids", len(document_ids))
-        payloads = await self._payloads([points.record_point_id(document_id) for document_id in document_ids])
-        records = [points.read_record(payload) for payload in payloads]
-        return {record.document_id: record for record in records}
+        points.check_read("keys", len(keys))
+        return records.committed(await self._states(keys))
 
-    async def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
+    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of a tenant's records."""
+        points.check_limit(limit, READ_MAX)
+        start = points.page_start(after)
+        chosen = models.Filter(must=[_match(points.TENANT, tenant), _match(points.KIND, points.KIND_RECORD)])
+        async with self._translated():
+            found, following = await self._client.scroll(
+                self._collection, scroll_filter=chosen, limit=limit, offset=start, with_payload=True
+            )
+        return [points.read_record(record.payload or {}) for record in found], str(following or "")
+
+    async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks, in order."""
         points.check_read("last", last - first + 1)
-        ids = [points.chunk_point_id(document_id, generation, index) for index in range(first, last + 1)]
+        ids = [points.chunk_point_id(key, generation, index) for index in range(first, last + 1)]
         chunks = [points.read_chunk(payload) for payload in await self._payloads(ids)]
         return sorted(chunks, key=lambda chunk: chunk.chunk_index)
 
-    async def delete_generations(self, document_id: str, *, keep: int) -> int:
-        """Delete all generations but one."""
-        return await self._delete_chunks(_chunks_of(document_id, but=keep))
+    async def delete_record(self, key: DocumentKey, generation: int) -> bool:
+        """Leave a tombstone."""
+        points.check_generation(generation)
+        return records.deleted_by(*await self._change(key, records.deleting(generation)))
 
-    async def delete_document(self, document_id: str) -> int:
-        """Delete the record, then the chunks."""
-        async with self._translated():
-            result = await self._client.delete(self._collection, [points.record_point_id(document_id)], wait=True)
-        self._check_applied(result)
-        return await self._delete_chunks(_chunks_of(document_id))
+    async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
+        """Forget a tombstone of just this generation."""
+        state, revision = await self._state(key)
+        if records.is_tombstone(state, generation):
+            ours = models.HasIdCondition(has_id=[points.record_point_id(key)])
+            await self._delete(models.Filter(must=[ours, _match(REVISION, revision)]))
 
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int) -> list[IndexHit]:
+    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
+        """Delete one generation, or all below one."""
+        points.check_chosen(generation, below)
+        chosen = _chunks_of(key, generation=generation, below=below)
+        count = await self._count(chosen)
+        if count:
+            await self._delete(chosen)
+        return count
+
+    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Find the nearest chunks."""
         points.check_limit(limit)
         points.check_embedding(embedding, self.dimension)
-        return await self._search(embedding.tolist(), points.DENSE, limit)
+        points.check_scope(scope)
+        if points.is_empty(scope):
+            return []
+        return await self._search(embedding.tolist(), points.DENSE, limit, scope)
 
-    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
         """Find the best chunks by BM25."""
         points.check_limit(limit)
-        if not len(sparse.indices):
+        points.check_scope(scope)
+        if points.is_empty(scope) or not len(sparse.indices):
             return []
-        return await self._search(_sparse(sparse), points.SPARSE, limit)
+        corpus = models.IdfCorpusParams(corpus=_in_scope(Scope(scope.tenant)))
+        return await self._search(_sparse(sparse), points.SPARSE, limit, scope, models.SearchParams(idf=corpus))
 
     async def stats(self) -> IndexStats:
         """Count documents and chunks."""
-        return IndexStats(
-            document_count=await self._count(models.Filter(must=[_match(points.KIND, points.KIND_RECORD)])),
-            chunk_count=await self._count(_chunks_of(None)),
-        )
+        document_count, chunk_count = [
+            await self._count(models.Filter(must=[_match(points.KIND, kind)]))
+            for kind in (points.KIND_RECORD, points.KIND_CHUNK)
+        ]
+        return IndexStats(document_count=document_count, chunk_count=chunk_count)
+
+    async def flush(self) -> None:
+        """Do nothing: the server has what it said that it wrote, in its write-ahead log at least."""
 
     async def close(self) -> None:
         """Close the connection."""
@@ -122,17 +182,34 @@ class ServerIndex:
 
     async def _bind(self) -> None:
         async with self._translated():
+            self._check_version((await self._client.info()).version)
             if not await self._client.collection_exists(self._collection):
                 await self._create()
+            metadata = (await self._client.get_collection(self._collection)).config.metadata or {}
+            self._check_made_by(metadata)
             for field, schema in _INDEXED_FIELDS.items():
                 await self._client.create_payload_index(self._collection, field, schema, wait=True)
-            metadata = (await self._client.get_collection(self._collection)).config.metadata or {}
+
+    def _check_version(self, version: str) -> None:
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+        if len(numbers) == len(SERVER_VERSION_MIN) and numbers < SERVER_VERSION_MIN:
+            oldest = ".".join(map(str, SERVER_VERSION_MIN))
+            raise IndexUnavailable(f"Qdrant on {self._service} is version {version}; {oldest} or newer is needed.")
+
+    def _check_made_by(self, metadata: models.Payload) -> None:
         found = (metadata.get("fingerprint"), metadata.get("dimension"))
         if found != (self.fingerprint, self.dimension):
             raise FingerprintMismatch(
                 f"Collection {self._collection} on {self._service} was made with {found[0]} (dimension {found[1]}), "
                 f"but {self.fingerprint} (dimension {self.dimension}) is in use; use that model, or name another "
                 "collection and ingest again."
+            )
+        format_version = metadata.get("format_version", 1)
+        if format_version != points.FORMAT_VERSION:
+            raise IndexUnavailable(
+                f"Collection {self._collection} on {self._service} has format {format_version}; this version reads "
+                f"{points.FORMAT_VERSION}. Use the version of mamba-search that made it, or name another collection "
+                "and ingest again."
             )
 
     async def _create(self) -> None:
@@ -143,25 +220,62 @@ class ServerIndex:
                     points.DENSE: models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)
                 },
                 sparse_vectors_config={points.SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                metadata={"fingerprint": self.fingerprint, "dimension": self.dimension},
+                metadata={
+                    "format_version": points.FORMAT_VERSION,
+                    "fingerprint": self.fingerprint,
+                    "dimension": self.dimension,
+                },
             )
         except (grpc.RpcError, ApiException):
             # Another process may have been faster; whose collection it is, the caller checks.
             if not await self._client.collection_exists(self._collection):
                 raise
 
-    async def _upsert(self, batch: list[models.PointStruct]) -> None:
+    async def _change(
+        self, key: DocumentKey, change: records.Change
+    ) -> tuple[records.RecordState | None, records.RecordState | None]:
+        """Change what is known of a document; give what was known before, and what the change made of it.
+
+        The server keeps a write where nobody else wrote since this one read, and else drops it without a word: so it is
+        read again whose write is there, and the change made anew where it is not this one.
+        """
+        before, revision = await self._state(key)
+        for _ in range(CHANGE_ATTEMPTS_MAX):
+            after = change(before)
+            if after is None or after == before:
+                return before, after
+            written = str(uuid.uuid4())
+            payload = points.state_payload(key, after) | {REVISION: written}
+            point = models.PointStruct(id=points.record_point_id(key), vector={}, payload=payload)
+            await self._upsert([point], models.Filter(must=[_match(REVISION, revision)]))
+            found, revision = await self._state(key)
+            if revision == written:
+                return before, after
+            before = found
+        raise Overloaded(f"Others keep writing the record of {key.document_id} of {key.tenant}; try again.", 1.0)
+
+    async def _state(self, key: DocumentKey) -> tuple[records.RecordState | None, str]:
+        """Read what is known of a document, and whose write that is."""
+        for payload in await self._payloads([points.record_point_id(key)]):
+            return points.read_state(payload)[1], payload[REVISION]
+        return None, _NO_REVISION
+
+    async def _states(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, records.RecordState]:
+        return dict(map(points.read_state, await self._payloads([points.record_point_id(key) for key in keys])))
+
+    async def _upsert(self, batch: list[models.PointStruct], update_filter: models.Filter | None = None) -> None:
+        # Strong order costs nothing on one server, and on several lets one of them decide what came first.
+        ordering = models.WriteOrdering.STRONG if update_filter else None
         async with self._translated():
-            result = await self._client.upsert(self._collection, batch, wait=True)
+            result = await self._client.upsert(
+                self._collection, batch, wait=True, update_filter=update_filter, ordering=ordering
+            )
         self._check_applied(result)
 
-    async def _delete_chunks(self, chosen: models.Filter) -> int:
-        count = await self._count(chosen)
-        if count:
-            async with self._translated():
-                result = await self._client.delete(self._collection, models.FilterSelector(filter=chosen), wait=True)
-            self._check_applied(result)
-        return count
+    async def _delete(self, chosen: models.Filter) -> None:
+        async with self._translated():
+            result = await self._client.delete(self._collection, models.FilterSelector(filter=chosen), wait=True)
+        self._check_applied(result)
 
     async def _count(self, chosen: models.Filter) -> int:
         async with self._translated():
@@ -174,13 +288,21 @@ class ServerIndex:
             found = await self._client.retrieve(self._collection, list(ids), with_payload=True)
         return [record.payload for record in found if record.payload]
 
-    async def _search(self, query: list[float] | models.SparseVector, using: str, limit: int) -> list[IndexHit]:
+    async def _search(
+        self,
+        query: list[float] | models.SparseVector,
+        using: str,
+        limit: int,
+        scope: Scope,
+        params: models.SearchParams | None = None,
+    ) -> list[IndexHit]:
         async with self._translated():
             found = await self._client.query_points(
                 self._collection,
                 query=query,
                 using=using,
-                query_filter=_chunks_of(None),
+                query_filter=_in_scope(scope),
+                search_params=params,
                 limit=limit,
                 with_payload=True,
             )
@@ -229,7 +351,7 @@ def _point(indexed: IndexedChunk) -> models.PointStruct:
     vectors: dict[str, models.Vector] = {points.DENSE: indexed.embedding.tolist()}
     if len(indexed.sparse.indices):
         vectors[points.SPARSE] = _sparse(indexed.sparse)
-    point_id = points.chunk_point_id(chunk.document_id, chunk.generation, chunk.chunk_index)
+    point_id = points.chunk_point_id(chunk.key, chunk.generation, chunk.chunk_index)
     return models.PointStruct(id=point_id, vector=vectors, payload=points.chunk_payload(chunk))
 
 
@@ -241,10 +363,30 @@ def _match(field: str, value: str | int) -> models.FieldCondition:
     return models.FieldCondition(key=field, match=models.MatchValue(value=value))
 
 
-def _chunks_of(document_id: str | None, *, only: int | None = None, but: int | None = None) -> models.Filter:
-    must: list[models.Condition] = [_match(points.KIND, points.KIND_CHUNK)]
-    if document_id is not None:
-        must.append(_match(points.DOCUMENT_ID, document_id))
-    if only is not None:
-        must.append(_match(points.GENERATION, only))
-    return models.Filter(must=must, must_not=[_match(points.GENERATION, but)] if but is not None else None)
+def _chunks_of(key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> models.Filter:
+    must: list[models.Condition] = [
+        _match(points.KIND, points.KIND_CHUNK),
+        _match(points.TENANT, key.tenant),
+        _match(points.DOCUMENT_ID, key.document_id),
+    ]
+    if generation is not None:
+        must.append(_match(points.GENERATION, generation))
+    if below is not None:
+        must.append(models.FieldCondition(key=points.GENERATION, range=models.Range(lt=below)))
+    return models.Filter(must=must)
+
+
+def _in_scope(scope: Scope) -> models.Filter:
+    tenant = _match(points.TENANT, scope.tenant)
+    if scope.generations is None:
+        return models.Filter(must=[tenant])
+    versions: list[models.Condition] = [
+        models.Filter(
+            must=[
+                _match(points.GENERATION, generation),
+                models.FieldCondition(key=points.DOCUMENT_ID, match=models.MatchAny(any=document_ids)),
+            ]
+        )
+        for generation, document_ids in points.by_generation(scope.generations).items()
+    ]
+    return models.Filter(must=[tenant], should=versions)

@@ -1,0 +1,80 @@
+"""What may happen to a document's record: commits, fences and deletions, as pure rules. Knows no engine.
+
+Every implementation reads what it knows of the document, applies a :data:`Change`, and writes the outcome, all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ingest.index.interface import DocumentKey, DocumentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RecordState:
+    """What an index knows of a document. Without a record it is a tombstone: deleted, or fenced before it came."""
+
+    fence: int  # the highest generation that it had or that was fenced
+    record: DocumentRecord | None
+
+
+# From what is known (None: nothing) to what is known afterwards; None where there is nothing to write.
+Change = Callable[[RecordState | None], RecordState | None]
+
+
+def committing(record: DocumentRecord) -> Change:
+    """Make a record the committed one; None where its generation is fenced and is not the committed one."""
+
+    def commit(state: RecordState | None) -> RecordState | None:
+        if state is None or state.fence < record.generation:
+            return RecordState(record.generation, record)
+        if state.record is not None and state.record.generation == record.generation:
+            return replace(state, record=record)
+        return None
+
+    return commit
+
+
+def fencing(generation: int) -> Change:
+    """Raise the fence; None where the document is unknown and nothing is to be fenced."""
+
+    def fence(state: RecordState | None) -> RecordState | None:
+        if state is None:
+            return RecordState(generation, None) if generation else None
+        return replace(state, fence=max(state.fence, generation))
+
+    return fence
+
+
+def deleting(generation: int) -> Change:
+    """Leave a tombstone; None where a newer generation is committed."""
+
+    def delete(state: RecordState | None) -> RecordState | None:
+        if state is None:
+            return RecordState(generation, None)
+        if state.record is not None and state.record.generation > generation:
+            return None
+        return RecordState(max(state.fence, generation), None)
+
+    return delete
+
+
+def deleted_by(before: RecordState | None, after: RecordState | None) -> bool:
+    """Say whether a change took a committed record away."""
+    return before is not None and before.record is not None and after is not None and after.record is None
+
+
+def is_tombstone(state: RecordState | None, generation: int) -> bool:
+    """Say whether this is a tombstone of just this generation."""
+    return state is not None and state.record is None and state.fence == generation
+
+
+def committed(states: Mapping[DocumentKey, RecordState]) -> dict[DocumentKey, DocumentRecord]:
+    """Keep the committed records."""
+    return {key: state.record for key, state in states.items() if state.record is not None}
+
+
+def fences(states: Mapping[DocumentKey, RecordState]) -> dict[DocumentKey, int]:
+    """Keep the fences."""
+    return {key: state.fence for key, state in states.items()}
