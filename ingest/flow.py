@@ -16,7 +16,8 @@ from ingest.slots import Batch, Batcher, Slot
 
 # While one batch is written to the index, others are being encoded.
 BATCHES_IN_FLIGHT = 3
-# Text of documents that are prepared and not settled; a single one may be larger.
+# Of documents that are prepared and not settled, before another group is; a single text may be larger.
+ITEMS_MAX = 128
 TEXT_BYTES_MAX = 8_000_000
 SETTLED_AT_ONCE = 64
 
@@ -35,8 +36,10 @@ class Flow:
         self._prepare = prepare
         self._write = write
         self._slots: deque[Slot] = deque()
+        self._under_way = 0
         self._text_bytes = 0
         self._failure: BaseException | None = None
+        self._broken: Exception | None = None  # the source, which ended early: what came before goes on
         self._news = asyncio.Event()  # for whoever takes slots
         self._room = asyncio.Event()  # for the producer
         self._places = asyncio.Semaphore(BATCHES_IN_FLIGHT)
@@ -47,12 +50,15 @@ class Flow:
     async def written(self) -> list[Slot]:
         """Take the next documents in order, those that have no chunk left to write; empty at the end.
 
-        Raises what preparing or writing raised, once all that was written before has been taken.
+        Raises what preparing or writing raised, once all that was written before has been taken, and what reading
+        raised, once all that was read has been.
         """
         while not (found := self._take()):
             if self._failure:
                 raise self._failure
             if self._producer.done() and not self._slots:
+                if self._broken:
+                    raise self._broken
                 return []
             self._news.clear()
             await self._news.wait()
@@ -60,6 +66,7 @@ class Flow:
 
     def settled(self, slots: Sequence[Slot]) -> None:
         """Say that documents are done with: there is room for others."""
+        self._under_way -= len(slots)
         self._text_bytes -= sum(slot.text_bytes for slot in slots)
         self._room.set()
 
@@ -82,18 +89,22 @@ class Flow:
             if self._ahead.is_empty:
                 # What has not filled a batch does not wait for documents that may never come.
                 await self._flush()
-            group = await self._ahead.next_group()
+            try:
+                group = await self._ahead.next_group()
+            except Exception as error:  # noqa: BLE001 - a source may raise anything; raised again in its place
+                self._broken = error
+                break
             if not group:
                 break
             slots = await self._prepare(group, self._flush)
             self._slots.extend(slots)
+            self._under_way += len(slots)
             self._text_bytes += sum(slot.text_bytes for slot in slots)
             self._news.set()
             for batch in self._batcher.add(slots):
                 await self._start(batch)
-            if self._text_bytes >= TEXT_BYTES_MAX:
+            while self._under_way >= ITEMS_MAX or self._text_bytes >= TEXT_BYTES_MAX:
                 await self._flush()
-            while self._text_bytes >= TEXT_BYTES_MAX:
                 self._room.clear()
                 await self._room.wait()
         await self._flush()

@@ -58,6 +58,7 @@ class Journal:
         self._lease_s = lease_s
         self._now = now
         self._owner = uuid.uuid4().hex
+        self._held: set[Attempt] = set()  # attempts that this process goes on with
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     @classmethod
@@ -98,12 +99,20 @@ class Journal:
                 connection.execute(attempts.insert(), rows)
             return found
 
-        return await self._write(write)
+        begun = await self._write(write)
+        self._held |= {Attempt(key, generation) for key, generation in begun.items()}
+        return begun
 
     async def renew(self) -> None:
-        """Renew the leases of all that this owner is writing."""
-        statement = attempts.update().where(attempts.c.owner == self._owner)
-        await self._write(lambda connection: connection.execute(statement.values(lease_until=self._now() + self._lease_s)))
+        """Renew the leases of all that this process is writing."""
+        rows = [_named(attempt) for attempt in self._held]
+        statement = attempts.update().where(*_IS_NAMED).values(lease_until=self._now() + self._lease_s)
+        if rows:
+            await self._write(lambda connection: connection.execute(statement, rows))
+
+    def let_go(self, given_up: Iterable[Attempt]) -> None:
+        """Renew the leases of attempts no longer; whoever clears away settles them once those have run out."""
+        self._held.difference_update(given_up)
 
     async def finish(self, committed: Iterable[Attempt], collect_after_s: float) -> None:
         """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds."""
@@ -112,9 +121,10 @@ class Journal:
         def write(connection: sa.Connection) -> None:
             for attempt in closed:
                 self._throw_away(connection, attempt.key, attempt.generation, 0, collect_after_s)
-                connection.execute(attempts.delete().where(*_is(attempt)))
+                connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
 
         await self._write(write)
+        self.let_go(closed)
 
     async def finish_deletion(self, deletion: Attempt, collect_after_s: float) -> None:
         """Close a deletion; all of the document, and the deletion's own mark, are garbage in ``collect_after_s``."""
@@ -123,13 +133,15 @@ class Journal:
             self._throw_away(
                 connection, deletion.key, deletion.generation, deletion.generation, collect_after_s
             )
-            connection.execute(attempts.delete().where(*_is(deletion)))
+            connection.execute(attempts.delete().where(*_IS_NAMED), _named(deletion))
 
         await self._write(write)
+        self.let_go([deletion])
 
     async def withdraw(self, attempt: Attempt) -> None:
         """Close an attempt that came to nothing, and of which nothing is left in the index."""
-        await self._write(lambda connection: connection.execute(attempts.delete().where(*_is(attempt))))
+        await self._write(lambda connection: connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt)))
+        self.let_go([attempt])
 
     async def abandoned(self, limit: int) -> list[Attempt]:
         """Name attempts whose lease has run out, the oldest first."""
@@ -187,9 +199,14 @@ def _columns(key: DocumentKey) -> dict[str, object]:
     return {"tenant": key.tenant, "document_id": key.document_id}
 
 
-def _is(attempt: Attempt) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        attempts.c.tenant == attempt.key.tenant,
-        attempts.c.document_id == attempt.key.document_id,
-        attempts.c.generation == attempt.generation,
-    )
+# Parameters are not named as columns are: an UPDATE would set those.
+_IS_NAMED = (
+    attempts.c.tenant == sa.bindparam("its_tenant"),
+    attempts.c.document_id == sa.bindparam("its_document_id"),
+    attempts.c.generation == sa.bindparam("its_generation"),
+)
+
+
+def _named(attempt: Attempt) -> dict[str, object]:
+    tenant, document_id = attempt.key
+    return {"its_tenant": tenant, "its_document_id": document_id, "its_generation": attempt.generation}

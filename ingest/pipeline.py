@@ -104,12 +104,12 @@ class Ingestor:
                     try:
                         await self._committer.settle(slots)
                     finally:
-                        await self._release(slots)
+                        await self._let_go(slots)
                     flow.settled(slots)
                     for slot in slots:
                         yield self._receipt(slot)
             finally:
-                await self._release(await flow.close())
+                await self._let_go(await flow.close())
 
     async def delete(self, document_id: str, tenant: str = DEFAULT_TENANT) -> int:
         """Take a document out of the index; say how many chunks it had. :class:`NotFound` where there is none."""
@@ -121,10 +121,13 @@ class Ingestor:
                 raise NotFound(f"There is no document {document_id!r} in the index.")
             fences = await self._retry(lambda: self._index.get_fences([key]))
             generation = (await self._retry(lambda: self._journal.begin([key], fences)))[key]
-            await self._retry(lambda: self._index.delete_record(key, generation))
-            await self._retry(self._index.flush)
             deletion = Attempt(key, generation)
-            await self._retry(lambda: self._journal.finish_deletion(deletion, self._collect_after_s))
+            try:
+                await self._retry(lambda: self._index.delete_record(key, generation))
+                await self._retry(self._index.flush)
+                await self._retry(lambda: self._journal.finish_deletion(deletion, self._collect_after_s))
+            finally:
+                self._journal.let_go([deletion])
         finally:
             await self._locks.release([key])
         return record.chunk_count
@@ -148,11 +151,13 @@ class Ingestor:
         try:
             await self._preparer.prepare(slots)
         except BaseException:
-            await self._locks.release(keys)
+            await self._let_go(slots)
             raise
         return slots
 
-    async def _release(self, slots: Sequence[Slot]) -> None:
+    async def _let_go(self, slots: Sequence[Slot]) -> None:
+        """Let others have documents; what has begun and not ended is settled by whoever clears away."""
+        self._journal.let_go(Attempt(slot.key, slot.generation) for slot in slots)
         await self._locks.release(_keys(slots))
 
     def _receipt(self, slot: Slot) -> Receipt:

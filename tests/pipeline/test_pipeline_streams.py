@@ -11,7 +11,7 @@ import pytest
 from encoder.errors import (
     NotFound,
 )
-from ingest import read_ahead
+from ingest import flow, read_ahead
 from ingest.documents import Document
 from ingest.pipeline import Ingestor
 from ingest.receipts import Progress, Receipt
@@ -76,7 +76,7 @@ async def test_reading_ahead_is_bounded(ingestor: Ingestor) -> None:
         if receipt.document_id == "d3":
             break
     await asyncio.sleep(0.2)
-    assert given <= 3 + read_ahead.AHEAD_ITEMS_MAX + 2 * read_ahead.GROUP_ITEMS_MAX
+    assert given <= 4 + read_ahead.AHEAD_ITEMS_MAX + flow.ITEMS_MAX + read_ahead.GROUP_ITEMS_MAX
     await receipts.aclose()
     stopped = given
     await asyncio.sleep(0.1)
