@@ -123,7 +123,7 @@ class VectorIndex(Protocol):
 
     Lists are bounded: at most ``BATCH_CHUNKS_MAX`` chunks a call, ``LIMIT_MAX`` hits, ``READ_MAX`` chunks, records or
     documents of a scope; more is :class:`encoder.errors.InvalidInput`, as is an embedding of another length than the
-    index's, or a generation below 1 (to fence, below 0).
+    index's, or a generation below 1 where one is committed or deleted (below 0 where it is fenced).
 
     Every method may raise :class:`encoder.errors.IndexUnavailable`; writers may raise
     :class:`encoder.errors.StorageFull`. Opening (each implementation's own function) raises
