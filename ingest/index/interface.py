@@ -126,8 +126,9 @@ class VectorIndex(Protocol):
     index's, or a generation below 1 where one is committed or deleted (below 0 where it is fenced).
 
     Every method may raise :class:`encoder.errors.IndexUnavailable`; writers may raise
-    :class:`encoder.errors.StorageFull`. Opening (each implementation's own function) raises
-    :class:`encoder.errors.FingerprintMismatch` where the stored fingerprint differs from the one given.
+    :class:`encoder.errors.StorageFull`; a server may also be late (:class:`encoder.errors.TimedOut`) or refuse more
+    (:class:`encoder.errors.Overloaded`): the same call may be made again. Opening (each implementation's own function)
+    raises :class:`encoder.errors.FingerprintMismatch` where the stored fingerprint differs from the one given.
     """
 
     @property
