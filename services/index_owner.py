@@ -70,53 +70,93 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.CountChunksRequest, context: _Context
     ) -> index_pb2.CountChunksResponse:
         """Count a generation's chunks."""
-        count = await self._index.count_chunks(request.document_id, request.generation)
+        count = await self._index.count_chunks(wire.key_from_message(request.key), request.generation)
         return index_pb2.CountChunksResponse(count=count)
 
     async def CommitRecord(
         self, request: index_pb2.CommitRecordRequest, context: _Context
     ) -> index_pb2.CommitRecordResponse:
-        """Make a generation the visible one."""
-        await self._index.commit_record(wire.record_from_message(request.record))
-        return index_pb2.CommitRecordResponse()
+        """Make a generation the visible one, unless it is fenced."""
+        committed = await self._index.commit_record(wire.record_from_message(request.record))
+        return index_pb2.CommitRecordResponse(committed=committed)
+
+    async def FenceDocument(
+        self, request: index_pb2.FenceDocumentRequest, context: _Context
+    ) -> index_pb2.FenceDocumentResponse:
+        """Refuse commits up to a generation."""
+        record = await self._index.fence(wire.key_from_message(request.key), request.generation)
+        return index_pb2.FenceDocumentResponse(record=wire.record_to_message(record) if record else None)
+
+    async def GetFences(self, request: index_pb2.GetFencesRequest, context: _Context) -> index_pb2.GetFencesResponse:
+        """Read how far documents are fenced."""
+        fences = await self._index.get_fences([wire.key_from_message(key) for key in request.keys])
+        return index_pb2.GetFencesResponse(
+            fences=[
+                index_pb2.IndexFence(key=wire.key_to_message(key), generation=generation)
+                for key, generation in fences.items()
+            ]
+        )
 
     async def GetRecords(self, request: index_pb2.GetRecordsRequest, context: _Context) -> index_pb2.GetRecordsResponse:
         """Read records."""
-        records = await self._index.get_records(list(request.document_ids))
+        records = await self._index.get_records([wire.key_from_message(key) for key in request.keys])
         return index_pb2.GetRecordsResponse(records=[wire.record_to_message(record) for record in records.values()])
+
+    async def ListRecords(
+        self, request: index_pb2.ListRecordsRequest, context: _Context
+    ) -> index_pb2.ListRecordsResponse:
+        """Read a page of a tenant's records."""
+        records, following = await self._index.list_records(request.tenant, request.after, request.limit)
+        return index_pb2.ListRecordsResponse(
+            records=[wire.record_to_message(record) for record in records], next=following
+        )
 
     async def GetChunks(self, request: index_pb2.GetChunksRequest, context: _Context) -> index_pb2.GetChunksResponse:
         """Read a run of chunks."""
-        chunks = await self._index.get_chunks(request.document_id, request.generation, request.first, request.last)
+        key = wire.key_from_message(request.key)
+        chunks = await self._index.get_chunks(key, request.generation, request.first, request.last)
         return index_pb2.GetChunksResponse(chunks=[wire.chunk_to_message(chunk) for chunk in chunks])
 
-    async def DeleteGenerations(
-        self, request: index_pb2.DeleteGenerationsRequest, context: _Context
-    ) -> index_pb2.DeleteGenerationsResponse:
-        """Delete all generations but one."""
-        count = await self._index.delete_generations(request.document_id, keep=request.keep)
-        return index_pb2.DeleteGenerationsResponse(count=count)
+    async def DeleteRecord(
+        self, request: index_pb2.DeleteRecordRequest, context: _Context
+    ) -> index_pb2.DeleteRecordResponse:
+        """Make a document invisible."""
+        deleted = await self._index.delete_record(wire.key_from_message(request.key), request.generation)
+        return index_pb2.DeleteRecordResponse(deleted=deleted)
 
-    async def DeleteIndexedDocument(
-        self, request: index_pb2.DeleteIndexedDocumentRequest, context: _Context
-    ) -> index_pb2.DeleteIndexedDocumentResponse:
-        """Delete a record and its chunks."""
-        count = await self._index.delete_document(request.document_id)
-        return index_pb2.DeleteIndexedDocumentResponse(count=count)
+    async def DropTombstone(
+        self, request: index_pb2.DropTombstoneRequest, context: _Context
+    ) -> index_pb2.DropTombstoneResponse:
+        """Forget a tombstone."""
+        await self._index.drop_tombstone(wire.key_from_message(request.key), request.generation)
+        return index_pb2.DropTombstoneResponse()
+
+    async def DeleteChunks(
+        self, request: index_pb2.DeleteChunksRequest, context: _Context
+    ) -> index_pb2.DeleteChunksResponse:
+        """Delete one generation, or all below one."""
+        count = await self._index.delete_chunks(
+            wire.key_from_message(request.key),
+            generation=request.generation if request.HasField("generation") else None,
+            below=request.below if request.HasField("below") else None,
+        )
+        return index_pb2.DeleteChunksResponse(count=count)
 
     async def SearchDense(
         self, request: index_pb2.SearchDenseRequest, context: _Context
     ) -> index_pb2.SearchIndexResponse:
         """Find the nearest chunks."""
         embedding = wire.embeddings_from_bytes(request.embedding, 1)[0]
-        return wire.hits_to_message(await self._index.search_dense(embedding, request.limit))
+        scope = wire.scope_from_message(request.scope)
+        return wire.hits_to_message(await self._index.search_dense(embedding, request.limit, scope))
 
     async def SearchSparse(
         self, request: index_pb2.SearchSparseRequest, context: _Context
     ) -> index_pb2.SearchIndexResponse:
         """Find the best chunks by BM25."""
         sparse = wire.sparse_from_message(request.sparse)
-        return wire.hits_to_message(await self._index.search_sparse(sparse, request.limit))
+        scope = wire.scope_from_message(request.scope)
+        return wire.hits_to_message(await self._index.search_sparse(sparse, request.limit, scope))
 
     async def GetIndexStats(
         self, request: index_pb2.GetIndexStatsRequest, context: _Context
@@ -124,6 +164,11 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         """Count what is in the index."""
         stats = await self._index.stats()
         return index_pb2.GetIndexStatsResponse(document_count=stats.document_count, chunk_count=stats.chunk_count)
+
+    async def FlushIndex(self, request: index_pb2.FlushIndexRequest, context: _Context) -> index_pb2.FlushIndexResponse:
+        """Have all that was written survive a loss of power."""
+        await self._index.flush()
+        return index_pb2.FlushIndexResponse()
 
     async def _open(self, *, dimension: int, fingerprint: str) -> None:
         async with self._opening:

@@ -7,7 +7,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunk, Chunker
 from ingest.documents import Document
-from ingest.index.interface import DocumentRecord, IndexedChunk, StoredChunk, VectorIndex
+from ingest.index.interface import DEFAULT_TENANT, DocumentRecord, IndexedChunk, StoredChunk, VectorIndex
 from ingest.sparse import sparse_passage
 
 
@@ -26,11 +26,15 @@ async def write_chunks(
         [
             IndexedChunk(
                 chunk=StoredChunk(
+                    tenant=DEFAULT_TENANT,
                     document_id=document.document_id,
                     generation=generation,
                     chunk_index=chunk.chunk_index,
                     char_start=chunk.char_start,
                     char_end=chunk.char_end,
+                    line_start=1,
+                    line_end=1,
+                    headings=(),
                     token_count=chunk.token_count,
                     text=chunk.text,
                 ),
@@ -47,14 +51,17 @@ async def commit(index: VectorIndex, document: Document, chunks: list[Chunk], ge
     """Make a generation the visible one."""
     await index.commit_record(
         DocumentRecord(
+            tenant=DEFAULT_TENANT,
             document_id=document.document_id,
             title=document.title,
             source=document.source,
+            metadata={},
             generation=generation,
             chunk_count=len(chunks),
             token_count=sum(chunk.token_count for chunk in chunks),
             char_count=len(document.text),
             content_hash=document.content_hash(),
+            metadata_hash="",
             ingested_at=datetime.now(tz=UTC),
         )
     )

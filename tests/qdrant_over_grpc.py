@@ -15,7 +15,16 @@ from qdrant_client import grpc as qdrant
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, payload_to_grpc
 from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
-from qdrant_client.models import FilterSelector
+from qdrant_client.grpc.qdrant_pb2_grpc import QdrantServicer, add_QdrantServicer_to_server
+from qdrant_client.models import FilterSelector, Record
+
+
+class Root(QdrantServicer):
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    async def HealthCheck(self, request: Any, context: Any) -> qdrant.HealthCheckReply:  # noqa: N802
+        return qdrant.HealthCheckReply(title="qdrant - vector search engine", version=self._version)
 
 
 class Collections(CollectionsServicer):
@@ -74,7 +83,11 @@ class Points(PointsServicer):
     async def Upsert(self, request: qdrant.UpsertPoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
         assert request.wait
         await self._client.upsert(
-            request.collection_name, [GrpcToRest.convert_point_struct(point) for point in request.points]
+            request.collection_name,
+            [GrpcToRest.convert_point_struct(point) for point in request.points],
+            update_filter=GrpcToRest.convert_filter(request.update_filter)
+            if request.HasField("update_filter")
+            else None,
         )
         return _done()
 
@@ -96,14 +109,17 @@ class Points(PointsServicer):
     async def Get(self, request: qdrant.GetPoints, context: Any) -> qdrant.GetResponse:  # noqa: N802
         ids = [GrpcToRest.convert_point_id(point_id) for point_id in request.ids]
         found = await self._client.retrieve(request.collection_name, ids)
-        return qdrant.GetResponse(
-            result=[
-                qdrant.RetrievedPoint(
-                    id=qdrant.PointId(uuid=str(point.id)), payload=payload_to_grpc(point.payload or {})
-                )
-                for point in found
-            ]
+        return qdrant.GetResponse(result=[_retrieved(point) for point in found])
+
+    async def Scroll(self, request: qdrant.ScrollPoints, context: Any) -> qdrant.ScrollResponse:  # noqa: N802
+        found, following = await self._client.scroll(
+            request.collection_name,
+            GrpcToRest.convert_filter(request.filter),
+            limit=request.limit,
+            offset=GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
         )
+        next_page_offset = qdrant.PointId(uuid=str(following)) if following else None
+        return qdrant.ScrollResponse(result=[_retrieved(point) for point in found], next_page_offset=next_page_offset)
 
     async def Query(self, request: qdrant.QueryPoints, context: Any) -> qdrant.QueryResponse:  # noqa: N802
         found = await self._client.query_points(
@@ -111,9 +127,14 @@ class Points(PointsServicer):
             query=GrpcToRest.convert_query(request.query),
             using=request.using,
             query_filter=GrpcToRest.convert_filter(request.filter),
+            search_params=GrpcToRest.convert_search_params(request.params) if request.HasField("params") else None,
             limit=request.limit,
         )
         return qdrant.QueryResponse(result=[RestToGrpc.convert_scored_point(hit) for hit in found.points])
+
+
+def _retrieved(point: Record) -> qdrant.RetrievedPoint:
+    return qdrant.RetrievedPoint(id=qdrant.PointId(uuid=str(point.id)), payload=payload_to_grpc(point.payload or {}))
 
 
 def _done() -> qdrant.PointsOperationResponse:
@@ -123,10 +144,11 @@ def _done() -> qdrant.PointsOperationResponse:
 
 
 @asynccontextmanager
-async def qdrant_over_grpc() -> AsyncIterator[str]:
+async def qdrant_over_grpc(version: str = "1.20.0") -> AsyncIterator[str]:
     """Serve; give the address as a user would, with the REST port that comes before the gRPC port."""
     client = AsyncQdrantClient(location=":memory:")
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+    add_QdrantServicer_to_server(Root(version), server)
     add_CollectionsServicer_to_server(Collections(client), server)
     add_PointsServicer_to_server(Points(client), server)
     port = server.add_insecure_port("127.0.0.1:0")

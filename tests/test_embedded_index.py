@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ import pytest
 from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, InvalidInput, StorageFull
 from ingest.index.data_directory import LOCK_FILE, MANIFEST_FILE, read_manifest
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import IndexedChunk, IndexHit, StoredChunk
+from ingest.index.interface import DEFAULT_TENANT, IndexedChunk, IndexHit, StoredChunk
 from ingest.sparse import sparse_passage, sparse_query
+from tests.indexes import EVERYWHERE, key_of, make_record
 
 DIMENSION = 16
 FINGERPRINT = "model=m chunker=c"
@@ -33,7 +35,7 @@ def embedding_of(number: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 def make_chunks(first: int, last: int) -> list[IndexedChunk]:
     return [
         IndexedChunk(
-            StoredChunk(f"doc{number}", 1, 0, 0, 9, 2, f"common word{number}"),
+            StoredChunk(DEFAULT_TENANT, f"doc{number}", 1, 0, 0, 9, 1, 1, (), 2, f"common word{number}"),
             embedding_of(number),
             sparse_passage(f"common word{number}"),
         )
@@ -42,7 +44,7 @@ def make_chunks(first: int, last: int) -> list[IndexedChunk]:
 
 
 async def nearest(index: EmbeddedIndex, number: int) -> IndexHit:
-    return (await index.search_dense(embedding_of(number), 1))[0]
+    return (await index.search_dense(embedding_of(number), 1, EVERYWHERE))[0]
 
 
 def names_in(directory: Path) -> set[str]:
@@ -59,19 +61,21 @@ async def test_all_is_there_after_closing_and_opening(tmp_path: Path) -> None:
     index = await open_index(tmp_path / "new" / "data")
     assert (await index.stats()).chunk_count == 100
     assert (await nearest(index, 42)).chunk.document_id == "doc42"
-    assert (await index.search_sparse(sparse_query("word7"), 1))[0].chunk.document_id == "doc7"
+    assert (await index.search_sparse(sparse_query("word7"), 1, EVERYWHERE))[0].chunk.document_id == "doc7"
     await index.close()
 
 
 WRITER = """
 import asyncio, sys
 from pathlib import Path
+from tests.indexes import key_of
 from tests.test_embedded_index import make_chunks, open_index
 
 async def main():
     index = await open_index(Path(sys.argv[1]))
     for start in range(0, 10**9, 10):
         await index.upsert_chunks(make_chunks(start, start + 10))
+        await index.fence(key_of("fenced"), start + 10)
         print(start + 10, flush=True)
 
 asyncio.run(main())
@@ -95,8 +99,49 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     acknowledged = write_and_kill(tmp_path)
     index = await open_index(tmp_path)
     assert (await index.stats()).chunk_count >= acknowledged
+    assert (await index.get_fences([key_of("fenced")]))[key_of("fenced")] >= acknowledged
     for number in range(0, acknowledged, 97):
         assert (await nearest(index, number)).chunk.document_id == f"doc{number}"
+    await index.close()
+
+
+class CountingShard:
+    """An engine's shard that counts how often it is flushed."""
+
+    def __init__(self, shard: Any) -> None:
+        self.flushes = 0
+        self._shard = shard
+
+    def flush(self) -> None:
+        self.flushes += 1
+        self._shard.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shard, name)
+
+
+async def test_flushing_is_skipped_where_nothing_was_written(tmp_path: Path) -> None:
+    await (await open_index(tmp_path)).close()
+    index = await open_index(tmp_path)
+    shard = CountingShard(index._engine._shard)
+    index._engine._shard = shard  # type: ignore[assignment]
+    await index.flush()  # what opening replayed
+    await index.flush()
+    assert shard.flushes == 1
+    for write in (
+        index.upsert_chunks(make_chunks(0, 1)),
+        index.fence(key_of("doc0"), 1),
+        index.delete_chunks(key_of("doc0"), generation=1),
+        index.drop_tombstone(key_of("doc0"), 1),
+    ):
+        await write
+        before = shard.flushes
+        await index.flush()
+        await index.flush()
+        assert shard.flushes == before + 1
+    await index.fence(key_of("doc0"), 0)  # changes nothing
+    await index.flush()
+    assert shard.flushes == 5
     await index.close()
 
 
@@ -121,12 +166,17 @@ async def test_another_model_or_dimension_is_refused_and_lets_go(tmp_path: Path)
 async def test_nothing_is_written_to_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
     index = await open_index(tmp_path)
     await index.upsert_chunks(make_chunks(0, 5))
+    await index.commit_record(make_record("doc3"))
     await index.close()
     index = await open_index(tmp_path, write_bytes_min=1 << 60)
     with pytest.raises(StorageFull, match=r"MiB free; the index is not written below .* MiB\. Free some space"):
         await index.upsert_chunks(make_chunks(5, 6))
     assert (await nearest(index, 3)).chunk.document_id == "doc3"
-    assert await index.delete_document("doc3") == 1  # makes room
+    for writing in (index.commit_record(make_record("doc4")), index.fence(key_of("doc4"), 1)):
+        with pytest.raises(StorageFull):
+            await writing
+    assert await index.delete_record(key_of("doc3"), 2)  # makes room
+    assert await index.delete_chunks(key_of("doc3"), below=2) == 1
     assert (await index.stats()).chunk_count == 4
     await index.close()
     with pytest.raises(StorageFull):
@@ -139,7 +189,7 @@ async def test_nothing_is_written_to_a_disk_that_is_nearly_full(tmp_path: Path) 
         (lambda data: (data / MANIFEST_FILE).write_text("{"), r"index\.json is corrupt; restore it"),
         (lambda data: (data / MANIFEST_FILE).write_text('{"dimension": 0}'), r"index\.json is corrupt; restore it"),
         (lambda data: (data / MANIFEST_FILE).unlink(), r"index\.json is missing though .*restore that file"),
-        (lambda data: _edit_manifest(data, '"format_version": 1', '"format_version": 2'), "has format 2"),
+        (lambda data: _edit_manifest(data, '"format_version": 2', '"format_version": 1'), "has format 1"),
         (lambda data: (data / "engine-1" / "edge_config.json").write_bytes(b"\0"), "failed on .*restore it"),
         (lambda data: _spoil(data, "payload_index/*-kind-map/tracker.dat"), "failed on .*restore it"),
         (lambda data: _spoil(data, "segment.json"), "failed on .*restore it"),
@@ -197,7 +247,12 @@ async def test_graphs_are_built_beside_searches_and_writes(tmp_path: Path) -> No
     written = 600
     while not optimization.done():
         await index.upsert_chunks(make_chunks(written, written + 1))
-        assert await index.delete_document(f"doc{written - 300}") == 1
+        gone = key_of(f"doc{written - 300}")
+        assert await index.commit_record(make_record(gone.document_id))
+        assert await index.delete_record(gone, 2)
+        assert await index.delete_chunks(gone, below=2) == 1
+        await index.drop_tombstone(gone, 2)
+        assert await index.commit_record(make_record("growing", generation=written))
         assert (await nearest(index, written)).chunk.document_id == f"doc{written}"
         written += 1
         await asyncio.sleep(0.005)
@@ -209,7 +264,8 @@ async def test_graphs_are_built_beside_searches_and_writes(tmp_path: Path) -> No
         assert (await index.stats()).chunk_count == 300 + 300
         for number in (0, 299, written - 300, written - 1):
             assert (await nearest(index, number)).chunk.document_id == f"doc{number}"
-        assert await index.count_chunks("doc300", 1) == 0
+        assert await index.count_chunks(key_of("doc300"), 1) == 0
+        assert await index.get_fences([key_of("doc300"), key_of("growing")]) == {key_of("growing"): written - 1}
         assert names_in(tmp_path) == {LOCK_FILE, MANIFEST_FILE, "engine-2"}
         await index.close()
         index = await open_index(tmp_path)

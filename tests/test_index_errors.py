@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,10 +16,21 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 
 from encoder.errors import IndexUnavailable, InvalidInput, MambaSearchError, Overloaded, StorageFull, TimedOut
 from ingest.index import wire
-from ingest.index.interface import SparseVector
+from ingest.index.interface import DocumentKey, IndexedChunk, Scope, SparseVector, StoredChunk
+from ingest.index.records import Change, committing, fencing
 from ingest.index.server import ServerIndex
+from tests.indexes import make_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
+
+
+KEY = DocumentKey("default", "d")
+
+
+def make_chunk() -> IndexedChunk:
+    stored = StoredChunk(*KEY, 1, 0, 0, 4, 1, 1, (), 1, "text")
+    sparse = SparseVector(np.array([1], dtype=np.uint32), np.ones(1, dtype=np.float32))
+    return IndexedChunk(stored, np.ones(2, dtype=np.float32), sparse)
 
 
 @pytest.fixture
@@ -50,16 +62,23 @@ async def test_errors_of_a_server(
     async def fail(*_: object, **__: object) -> None:
         raise error
 
-    for method in ("query_points", "upsert", "delete", "count", "retrieve"):
+    for method in ("query_points", "upsert", "delete", "count", "retrieve", "scroll"):
         monkeypatch.setattr(index._client, method, fail)
-    with pytest.raises(kind):
-        await index.search_dense(np.ones(2, dtype=np.float32), 1)
-    with pytest.raises(kind):
-        await index.delete_document("d")
-    with pytest.raises(kind):
-        await index.count_chunks("d", 1)
-    with pytest.raises(kind):
-        await index.get_records(["d"])
+    for call in (
+        index.search_dense(np.ones(2, dtype=np.float32), 1, Scope()),
+        index.upsert_chunks([make_chunk()]),
+        index.commit_record(make_record("d")),
+        index.fence(KEY, 1),
+        index.get_records([KEY]),
+        index.get_fences([KEY]),
+        index.list_records("default", "", 5),
+        index.count_chunks(KEY, 1),
+        index.delete_record(KEY, 2),
+        index.drop_tombstone(KEY, 2),
+        index.delete_chunks(KEY, below=2),
+    ):
+        with pytest.raises(kind):
+            await call
 
 
 async def test_a_server_that_is_full_says_when_to_come_back(
@@ -78,9 +97,55 @@ async def test_a_write_that_was_not_applied_in_time(index: ServerIndex, monkeypa
     async def acknowledge(*_: object, **__: object) -> models.UpdateResult:
         return models.UpdateResult(operation_id=1, status=models.UpdateStatus.ACKNOWLEDGED)
 
-    monkeypatch.setattr(index._client, "delete", acknowledge)
-    with pytest.raises(TimedOut, match="did not apply it in time"):
-        await index.delete_document("d")
+    await index.upsert_chunks([make_chunk()])
+    for method in ("delete", "upsert"):
+        monkeypatch.setattr(index._client, method, acknowledge)
+    for write in (index.delete_chunks(KEY, below=2), index.commit_record(make_record("d"))):
+        with pytest.raises(TimedOut, match="did not apply it in time"):
+            await write
+
+
+class Rival:
+    """Another process that writes a document's record whenever this one is about to."""
+
+    def __init__(self, index: ServerIndex, monkeypatch: pytest.MonkeyPatch, *changes: Change) -> None:
+        self._upsert = index._client.upsert
+        self._index = index
+        self._changes = list(changes)
+        self._writing = False
+        monkeypatch.setattr(index._client, "upsert", self.upsert)
+
+    async def upsert(self, *arguments: Any, **options: Any) -> models.UpdateResult:
+        if self._changes and not self._writing:
+            self._writing = True
+            await self._index._change(KEY, self._changes.pop(0))
+            self._writing = False
+        return await self._upsert(*arguments, **options)
+
+
+async def test_a_fence_that_comes_between_stops_a_commit(index: ServerIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    await index.commit_record(make_record("d", generation=1))
+    Rival(index, monkeypatch, fencing(2))
+    assert not await index.commit_record(make_record("d", generation=2))
+    assert await index.get_records([KEY]) == {KEY: make_record("d", generation=1)}
+    assert await index.get_fences([KEY]) == {KEY: 2}
+
+
+async def test_the_first_of_two_new_records_is_not_lost(index: ServerIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    Rival(index, monkeypatch, committing(make_record("d", generation=2)))
+    assert not await index.commit_record(make_record("d", generation=1))
+    assert await index.get_records([KEY]) == {KEY: make_record("d", generation=2)}
+    Rival(index, monkeypatch, committing(make_record("d", generation=3)))
+    assert await index.fence(KEY, 5) == make_record("d", generation=3)
+    Rival(index, monkeypatch, committing(make_record("d", generation=7)))
+    assert not await index.delete_record(KEY, 6)
+    assert await index.get_records([KEY]) == {KEY: make_record("d", generation=7)}
+
+
+async def test_rivals_without_end_are_told_of(index: ServerIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    Rival(index, monkeypatch, *(fencing(generation) for generation in range(1, 100)))
+    with pytest.raises(Overloaded, match="Others keep writing the record of d of default"):
+        await index.fence(KEY, 1000)
 
 
 @pytest.mark.parametrize(

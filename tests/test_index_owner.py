@@ -16,10 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import IndexedChunk, StoredChunk
+from ingest.index.interface import DEFAULT_TENANT, IndexedChunk, StoredChunk
 from ingest.index.remote import RemoteIndex
 from ingest.sparse import sparse_passage, sparse_query
 from services.index_owner import SERVICE
+from tests.indexes import EVERYWHERE
 from tests.processes import free_port
 
 DIMENSION = 4
@@ -69,7 +70,7 @@ async def connect(port: int, fingerprint: str = FINGERPRINT) -> RemoteIndex:
 
 def make_chunk(number: int) -> IndexedChunk:
     text = f"word{number}"
-    chunk = StoredChunk("d", 1, number, 0, 5, 1, text)
+    chunk = StoredChunk(DEFAULT_TENANT, "d", 1, number, 0, 5, 1, 1, (), 1, text)
     return IndexedChunk(chunk, np.ones(DIMENSION, dtype=np.float32), sparse_passage(text))
 
 
@@ -78,7 +79,7 @@ async def test_clients_share_the_index_and_the_directory_is_theirs_alone(tmp_pat
     async with running(tmp_path, port):
         writer, reader = await connect(port), await connect(port)
         await writer.upsert_chunks([make_chunk(number) for number in range(10)])
-        (hit,) = await reader.search_sparse(sparse_query("word7"), 5)
+        (hit,) = await reader.search_sparse(sparse_query("word7"), 5, EVERYWHERE)
         assert hit.chunk.chunk_index == 7
         with pytest.raises(FingerprintMismatch, match="model=other"):
             await connect(port, "model=other")

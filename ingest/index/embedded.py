@@ -96,9 +96,7 @@ class EmbeddedIndex:
         points.check_batch(chunks, self.dimension)
         if not chunks:
             return
-        if self._optimization and self._journaled >= JOURNAL_POINTS_MAX:
-            await asyncio.wait([self._optimization])
-        await self._write(lambda: self._upsert(chunks))
+        await self._write(lambda: self._upsert(chunks), len(chunks))
         self.optimize_when_due()
 
     async def count_chunks(self, key: DocumentKey, generation: int) -> int:
@@ -259,7 +257,6 @@ class EmbeddedIndex:
     def _upsert(self, chunks: Sequence[IndexedChunk]) -> None:
         self._engine.upsert_chunks(chunks)
         self._points += len(chunks)
-        self._journaled += len(chunks)
         self._unflushed += len(chunks)
         if self._unflushed >= FLUSH_CHUNKS:
             self._flush()
@@ -268,9 +265,13 @@ class EmbeddedIndex:
         self._engine.flush()
         self._unflushed = 0
 
-    async def _write(self, call: Callable[[], _Result]) -> _Result:
+    async def _write(self, call: Callable[[], _Result], points_count: int = 1) -> _Result:
+        if self._optimization and self._journaled >= JOURNAL_POINTS_MAX:
+            await asyncio.wait([self._optimization])
+
         def checked() -> _Result:
             self._directory.check_write()
+            self._journaled += points_count
             return call()
 
         return await self._run(checked)

@@ -123,11 +123,12 @@ class VectorIndex(Protocol):
 
     Lists are bounded: at most ``BATCH_CHUNKS_MAX`` chunks a call, ``LIMIT_MAX`` hits, ``READ_MAX`` chunks, records or
     documents of a scope; more is :class:`encoder.errors.InvalidInput`, as is an embedding of another length than the
-    index's, or a generation below 1 (to fence, below 0).
+    index's, or a generation below 1 where one is committed or deleted (below 0 where it is fenced).
 
     Every method may raise :class:`encoder.errors.IndexUnavailable`; writers may raise
-    :class:`encoder.errors.StorageFull`. Opening (each implementation's own function) raises
-    :class:`encoder.errors.FingerprintMismatch` where the stored fingerprint differs from the one given.
+    :class:`encoder.errors.StorageFull`; a server may also be late (:class:`encoder.errors.TimedOut`) or refuse more
+    (:class:`encoder.errors.Overloaded`): the same call may be made again. Opening (each implementation's own function)
+    raises :class:`encoder.errors.FingerprintMismatch` where the stored fingerprint differs from the one given.
     """
 
     @property

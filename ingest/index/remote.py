@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from encoder.errors import IndexUnavailable
 from encoder.grpc_errors import error_of
 from ingest.index import points, wire
-from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, IndexStats, SparseVector, StoredChunk
+from ingest.index.interface import (
+    READ_MAX,
+    DocumentKey,
+    DocumentRecord,
+    IndexedChunk,
+    IndexHit,
+    IndexStats,
+    Scope,
+    SparseVector,
+    StoredChunk,
+)
 
 READ_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 120.0
@@ -62,60 +72,101 @@ class RemoteIndex:
         if chunks:
             await self._call(self._stub.UpsertChunks(wire.upsert_to_message(chunks), timeout=WRITE_TIMEOUT_S))
 
-    async def count_chunks(self, document_id: str, generation: int) -> int:
+    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count a generation's chunks."""
-        request = index_pb2.CountChunksRequest(document_id=document_id, generation=generation)
+        request = index_pb2.CountChunksRequest(key=wire.key_to_message(key), generation=generation)
         response: index_pb2.CountChunksResponse = await self._call(
             self._stub.CountChunks(request, timeout=READ_TIMEOUT_S)
         )
         return response.count
 
-    async def commit_record(self, record: DocumentRecord) -> None:
-        """Make a generation the visible one."""
+    async def commit_record(self, record: DocumentRecord) -> bool:
+        """Make a generation the visible one, unless it is fenced."""
+        points.check_generation(record.generation)
         request = index_pb2.CommitRecordRequest(record=wire.record_to_message(record))
-        await self._call(self._stub.CommitRecord(request, timeout=WRITE_TIMEOUT_S))
+        response: index_pb2.CommitRecordResponse = await self._call(
+            self._stub.CommitRecord(request, timeout=WRITE_TIMEOUT_S)
+        )
+        return response.committed
 
-    async def get_records(self, document_ids: Sequence[str]) -> dict[str, DocumentRecord]:
+    async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
+        """Refuse commits up to a generation; give the committed record."""
+        points.check_generation(generation, 0)
+        request = index_pb2.FenceDocumentRequest(key=wire.key_to_message(key), generation=generation)
+        response = await self._call(self._stub.FenceDocument(request, timeout=WRITE_TIMEOUT_S))
+        return wire.record_from_message(response.record) if response.HasField("record") else None
+
+    async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
+        """Read how far documents are fenced."""
+        points.check_read("keys", len(keys))
+        request = index_pb2.GetFencesRequest(keys=map(wire.key_to_message, keys))
+        response = await self._call(self._stub.GetFences(request, timeout=READ_TIMEOUT_S))
+        return {wire.key_from_message(message.key): message.generation for message in response.fences}
+
+    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
         """Read the records that exist."""
-        points.check_read("document_ids", len(document_ids))
-        request = index_pb2.GetRecordsRequest(document_ids=document_ids)
+        points.check_read("keys", len(keys))
+        request = index_pb2.GetRecordsRequest(keys=map(wire.key_to_message, keys))
         response = await self._call(self._stub.GetRecords(request, timeout=READ_TIMEOUT_S))
-        return {message.document_id: wire.record_from_message(message) for message in response.records}
+        found = map(wire.record_from_message, response.records)
+        return {record.key: record for record in found}
 
-    async def get_chunks(self, document_id: str, generation: int, first: int, last: int) -> list[StoredChunk]:
+    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of a tenant's records."""
+        points.check_limit(limit, READ_MAX)
+        request = index_pb2.ListRecordsRequest(tenant=tenant, after=after, limit=limit)
+        response = await self._call(self._stub.ListRecords(request, timeout=READ_TIMEOUT_S))
+        return [wire.record_from_message(message) for message in response.records], response.next
+
+    async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks, in order."""
         points.check_read("last", last - first + 1)
-        request = index_pb2.GetChunksRequest(document_id=document_id, generation=generation, first=first, last=last)
+        request = index_pb2.GetChunksRequest(
+            key=wire.key_to_message(key), generation=generation, first=first, last=last
+        )
         response = await self._call(self._stub.GetChunks(request, timeout=READ_TIMEOUT_S))
         return [wire.chunk_from_message(message) for message in response.chunks]
 
-    async def delete_generations(self, document_id: str, *, keep: int) -> int:
-        """Delete all generations but one."""
-        request = index_pb2.DeleteGenerationsRequest(document_id=document_id, keep=keep)
-        response: index_pb2.DeleteGenerationsResponse = await self._call(
-            self._stub.DeleteGenerations(request, timeout=WRITE_TIMEOUT_S)
+    async def delete_record(self, key: DocumentKey, generation: int) -> bool:
+        """Leave a tombstone."""
+        points.check_generation(generation)
+        request = index_pb2.DeleteRecordRequest(key=wire.key_to_message(key), generation=generation)
+        response: index_pb2.DeleteRecordResponse = await self._call(
+            self._stub.DeleteRecord(request, timeout=WRITE_TIMEOUT_S)
+        )
+        return response.deleted
+
+    async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
+        """Forget a tombstone of just this generation."""
+        request = index_pb2.DropTombstoneRequest(key=wire.key_to_message(key), generation=generation)
+        await self._call(self._stub.DropTombstone(request, timeout=WRITE_TIMEOUT_S))
+
+    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
+        """Delete one generation, or all below one."""
+        points.check_chosen(generation, below)
+        request = index_pb2.DeleteChunksRequest(key=wire.key_to_message(key), generation=generation, below=below)
+        response: index_pb2.DeleteChunksResponse = await self._call(
+            self._stub.DeleteChunks(request, timeout=WRITE_TIMEOUT_S)
         )
         return response.count
 
-    async def delete_document(self, document_id: str) -> int:
-        """Delete the record, then the chunks."""
-        request = index_pb2.DeleteIndexedDocumentRequest(document_id=document_id)
-        response: index_pb2.DeleteIndexedDocumentResponse = await self._call(
-            self._stub.DeleteIndexedDocument(request, timeout=WRITE_TIMEOUT_S)
-        )
-        return response.count
-
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int) -> list[IndexHit]:
+    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Find the nearest chunks."""
         points.check_limit(limit)
         points.check_embedding(embedding, self.dimension)
-        request = index_pb2.SearchDenseRequest(embedding=wire.embeddings_to_bytes([embedding]), limit=limit)
+        points.check_scope(scope)
+        request = index_pb2.SearchDenseRequest(
+            embedding=wire.embeddings_to_bytes([embedding]), limit=limit, scope=wire.scope_to_message(scope)
+        )
         return wire.hits_from_message(await self._call(self._stub.SearchDense(request, timeout=READ_TIMEOUT_S)))
 
-    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
         """Find the best chunks by BM25."""
         points.check_limit(limit)
-        request = index_pb2.SearchSparseRequest(sparse=wire.sparse_to_message(sparse), limit=limit)
+        points.check_scope(scope)
+        request = index_pb2.SearchSparseRequest(
+            sparse=wire.sparse_to_message(sparse), limit=limit, scope=wire.scope_to_message(scope)
+        )
         return wire.hits_from_message(await self._call(self._stub.SearchSparse(request, timeout=READ_TIMEOUT_S)))
 
     async def stats(self) -> IndexStats:
@@ -123,6 +174,10 @@ class RemoteIndex:
         request = index_pb2.GetIndexStatsRequest()
         response = await self._call(self._stub.GetIndexStats(request, timeout=READ_TIMEOUT_S))
         return IndexStats(document_count=response.document_count, chunk_count=response.chunk_count)
+
+    async def flush(self) -> None:
+        """Have the owner write to the disk what only its memory holds."""
+        await self._call(self._stub.FlushIndex(index_pb2.FlushIndexRequest(), timeout=WRITE_TIMEOUT_S))
 
     async def close(self) -> None:
         """Close the connection; the owner keeps the index open."""

@@ -28,6 +28,7 @@ from ingest.index.interface import (
     SparseVector,
     StoredChunk,
 )
+from ingest.index.server_models import chunk_point, chunks_of, in_scope, matching, records_of, sparse_vector
 
 REST_PORT = 6333
 TIMEOUT_S = 30
@@ -80,11 +81,11 @@ class ServerIndex:
         """Write chunks."""
         points.check_batch(chunks, self.dimension)
         if chunks:
-            await self._upsert([_point(indexed) for indexed in chunks])
+            await self._upsert([chunk_point(indexed) for indexed in chunks])
 
     async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count a generation's chunks."""
-        return await self._count(_chunks_of(key, generation=generation))
+        return await self._count(chunks_of(key, generation=generation))
 
     async def commit_record(self, record: DocumentRecord) -> bool:
         """Make a generation the visible one, unless it is fenced."""
@@ -112,10 +113,9 @@ class ServerIndex:
         """Read a page of a tenant's records."""
         points.check_limit(limit, READ_MAX)
         start = points.page_start(after)
-        chosen = models.Filter(must=[_match(points.TENANT, tenant), _match(points.KIND, points.KIND_RECORD)])
         async with self._translated():
             found, following = await self._client.scroll(
-                self._collection, scroll_filter=chosen, limit=limit, offset=start, with_payload=True
+                self._collection, scroll_filter=records_of(tenant), limit=limit, offset=start, with_payload=True
             )
         return [points.read_record(record.payload or {}) for record in found], str(following or "")
 
@@ -136,12 +136,12 @@ class ServerIndex:
         state, revision = await self._state(key)
         if records.is_tombstone(state, generation):
             ours = models.HasIdCondition(has_id=[points.record_point_id(key)])
-            await self._delete(models.Filter(must=[ours, _match(REVISION, revision)]))
+            await self._delete(models.Filter(must=[ours, matching(REVISION, revision)]))
 
     async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
         """Delete one generation, or all below one."""
         points.check_chosen(generation, below)
-        chosen = _chunks_of(key, generation=generation, below=below)
+        chosen = chunks_of(key, generation=generation, below=below)
         count = await self._count(chosen)
         if count:
             await self._delete(chosen)
@@ -162,19 +162,19 @@ class ServerIndex:
         points.check_scope(scope)
         if points.is_empty(scope) or not len(sparse.indices):
             return []
-        corpus = models.IdfCorpusParams(corpus=_in_scope(Scope(scope.tenant)))
-        return await self._search(_sparse(sparse), points.SPARSE, limit, scope, models.SearchParams(idf=corpus))
+        corpus = models.IdfCorpusParams(corpus=in_scope(Scope(scope.tenant)))
+        return await self._search(sparse_vector(sparse), points.SPARSE, limit, scope, models.SearchParams(idf=corpus))
 
     async def stats(self) -> IndexStats:
         """Count documents and chunks."""
         document_count, chunk_count = [
-            await self._count(models.Filter(must=[_match(points.KIND, kind)]))
+            await self._count(models.Filter(must=[matching(points.KIND, kind)]))
             for kind in (points.KIND_RECORD, points.KIND_CHUNK)
         ]
         return IndexStats(document_count=document_count, chunk_count=chunk_count)
 
     async def flush(self) -> None:
-        """Do nothing: the server has what it said that it wrote, in its write-ahead log at least."""
+        """Do nothing: every write waited until the server had applied it."""
 
     async def close(self) -> None:
         """Close the connection."""
@@ -247,7 +247,7 @@ class ServerIndex:
             written = str(uuid.uuid4())
             payload = points.state_payload(key, after) | {REVISION: written}
             point = models.PointStruct(id=points.record_point_id(key), vector={}, payload=payload)
-            await self._upsert([point], models.Filter(must=[_match(REVISION, revision)]))
+            await self._upsert([point], models.Filter(must=[matching(REVISION, revision)]))
             found, revision = await self._state(key)
             if revision == written:
                 return before, after
@@ -301,7 +301,7 @@ class ServerIndex:
                 self._collection,
                 query=query,
                 using=using,
-                query_filter=_in_scope(scope),
+                query_filter=in_scope(scope),
                 search_params=params,
                 limit=limit,
                 with_payload=True,
@@ -344,49 +344,3 @@ def _connect(address: str) -> AsyncQdrantClient:
     return AsyncQdrantClient(
         url=address, port=port, grpc_port=port + 1, prefer_grpc=True, timeout=TIMEOUT_S, check_compatibility=False
     )
-
-
-def _point(indexed: IndexedChunk) -> models.PointStruct:
-    chunk = indexed.chunk
-    vectors: dict[str, models.Vector] = {points.DENSE: indexed.embedding.tolist()}
-    if len(indexed.sparse.indices):
-        vectors[points.SPARSE] = _sparse(indexed.sparse)
-    point_id = points.chunk_point_id(chunk.key, chunk.generation, chunk.chunk_index)
-    return models.PointStruct(id=point_id, vector=vectors, payload=points.chunk_payload(chunk))
-
-
-def _sparse(sparse: SparseVector) -> models.SparseVector:
-    return models.SparseVector(indices=sparse.indices.tolist(), values=sparse.values.tolist())
-
-
-def _match(field: str, value: str | int) -> models.FieldCondition:
-    return models.FieldCondition(key=field, match=models.MatchValue(value=value))
-
-
-def _chunks_of(key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> models.Filter:
-    must: list[models.Condition] = [
-        _match(points.KIND, points.KIND_CHUNK),
-        _match(points.TENANT, key.tenant),
-        _match(points.DOCUMENT_ID, key.document_id),
-    ]
-    if generation is not None:
-        must.append(_match(points.GENERATION, generation))
-    if below is not None:
-        must.append(models.FieldCondition(key=points.GENERATION, range=models.Range(lt=below)))
-    return models.Filter(must=must)
-
-
-def _in_scope(scope: Scope) -> models.Filter:
-    tenant = _match(points.TENANT, scope.tenant)
-    if scope.generations is None:
-        return models.Filter(must=[tenant])
-    versions: list[models.Condition] = [
-        models.Filter(
-            must=[
-                _match(points.GENERATION, generation),
-                models.FieldCondition(key=points.DOCUMENT_ID, match=models.MatchAny(any=document_ids)),
-            ]
-        )
-        for generation, document_ids in points.by_generation(scope.generations).items()
-    ]
-    return models.Filter(must=[tenant], should=versions)

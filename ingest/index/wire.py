@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,20 +11,42 @@ from mambasearch.v1 import index_pb2
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
-from ingest.index.interface import DocumentRecord, IndexedChunk, IndexHit, SparseVector, StoredChunk
+from ingest.index.interface import (
+    DocumentKey,
+    DocumentRecord,
+    IndexedChunk,
+    IndexHit,
+    MetadataValue,
+    Scope,
+    SparseVector,
+    StoredChunk,
+)
 
-# 1,000 hits of the longest chunks: 4,096 code points of up to 4 bytes.
-MESSAGE_BYTES_MAX = 32 * 1024 * 1024
+# 1,000 hits of the longest chunks (4,096 code points of up to 4 bytes), or 1,024 records of up to 64 KiB.
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+
+
+def key_to_message(key: DocumentKey) -> index_pb2.IndexDocumentKey:
+    """Write which document it is."""
+    return index_pb2.IndexDocumentKey(tenant=key.tenant, document_id=key.document_id)
+
+
+def key_from_message(message: index_pb2.IndexDocumentKey) -> DocumentKey:
+    """Read which document it is."""
+    return DocumentKey(message.tenant, message.document_id)
 
 
 def chunk_to_message(chunk: StoredChunk) -> index_pb2.IndexChunk:
     """Write a chunk."""
     return index_pb2.IndexChunk(
-        document_id=chunk.document_id,
+        key=key_to_message(chunk.key),
         generation=chunk.generation,
         chunk_index=chunk.chunk_index,
         char_start=chunk.char_start,
         char_end=chunk.char_end,
+        line_start=chunk.line_start,
+        line_end=chunk.line_end,
+        headings=chunk.headings,
         token_count=chunk.token_count,
         text=chunk.text,
     )
@@ -33,11 +55,15 @@ def chunk_to_message(chunk: StoredChunk) -> index_pb2.IndexChunk:
 def chunk_from_message(message: index_pb2.IndexChunk) -> StoredChunk:
     """Read a chunk."""
     return StoredChunk(
-        document_id=message.document_id,
+        tenant=message.key.tenant,
+        document_id=message.key.document_id,
         generation=message.generation,
         chunk_index=message.chunk_index,
         char_start=message.char_start,
         char_end=message.char_end,
+        line_start=message.line_start,
+        line_end=message.line_end,
+        headings=tuple(message.headings),
         token_count=message.token_count,
         text=message.text,
     )
@@ -45,34 +71,89 @@ def chunk_from_message(message: index_pb2.IndexChunk) -> StoredChunk:
 
 def record_to_message(record: DocumentRecord) -> index_pb2.IndexRecord:
     """Write a document's record."""
-    ingested_at = Timestamp()
-    ingested_at.FromDatetime(record.ingested_at)
     return index_pb2.IndexRecord(
-        document_id=record.document_id,
+        key=key_to_message(record.key),
         title=record.title,
         source=record.source,
+        metadata={name: _metadata_to_message(value) for name, value in record.metadata.items()},
         generation=record.generation,
         chunk_count=record.chunk_count,
         token_count=record.token_count,
         char_count=record.char_count,
         content_hash=record.content_hash,
-        ingested_at=ingested_at,
+        metadata_hash=record.metadata_hash,
+        ingested_at=_time_to_message(record.ingested_at),
     )
 
 
 def record_from_message(message: index_pb2.IndexRecord) -> DocumentRecord:
     """Read a document's record."""
     return DocumentRecord(
-        document_id=message.document_id,
+        tenant=message.key.tenant,
+        document_id=message.key.document_id,
         title=message.title,
         source=message.source,
+        metadata={name: _metadata_from_message(value) for name, value in message.metadata.items()},
         generation=message.generation,
         chunk_count=message.chunk_count,
         token_count=message.token_count,
         char_count=message.char_count,
         content_hash=message.content_hash,
+        metadata_hash=message.metadata_hash,
         ingested_at=message.ingested_at.ToDatetime(tzinfo=UTC),
     )
+
+
+def _metadata_to_message(value: MetadataValue) -> index_pb2.IndexMetadataValue:
+    match value:
+        case bool():  # before int, which it is, too
+            return index_pb2.IndexMetadataValue(truth=value)
+        case int():
+            return index_pb2.IndexMetadataValue(integer=value)
+        case float():
+            return index_pb2.IndexMetadataValue(number=value)
+        case datetime():
+            return index_pb2.IndexMetadataValue(time=_time_to_message(value))
+        case tuple():
+            return index_pb2.IndexMetadataValue(texts=index_pb2.IndexMetadataTexts(texts=value))
+        case _:
+            return index_pb2.IndexMetadataValue(text=value)
+
+
+def _metadata_from_message(message: index_pb2.IndexMetadataValue) -> MetadataValue:
+    match message.WhichOneof("value"):
+        case "truth":
+            return message.truth
+        case "integer":
+            return message.integer
+        case "number":
+            return message.number
+        case "time":
+            return message.time.ToDatetime(tzinfo=UTC)
+        case "texts":
+            return tuple(message.texts.texts)
+        case _:
+            return message.text
+
+
+def _time_to_message(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def scope_to_message(scope: Scope) -> index_pb2.IndexScope:
+    """Write where to search."""
+    if scope.generations is None:
+        return index_pb2.IndexScope(tenant=scope.tenant)
+    documents = index_pb2.ScopedDocuments(generations=scope.generations)
+    return index_pb2.IndexScope(tenant=scope.tenant, documents=documents)
+
+
+def scope_from_message(message: index_pb2.IndexScope) -> Scope:
+    """Read where to search."""
+    generations = dict(message.documents.generations) if message.HasField("documents") else None
+    return Scope(message.tenant, generations)
 
 
 def sparse_to_message(sparse: SparseVector) -> index_pb2.TermWeights:

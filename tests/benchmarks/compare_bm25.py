@@ -25,7 +25,7 @@ from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import BATCH_CHUNKS_MAX, LIMIT_MAX, IndexedChunk, StoredChunk
+from ingest.index.interface import BATCH_CHUNKS_MAX, DEFAULT_TENANT, LIMIT_MAX, IndexedChunk, Scope, StoredChunk
 from ingest.sparse import sparse_passage, sparse_query
 from services.evaluation_bm25 import run_bm25s
 
@@ -54,8 +54,8 @@ def cut(dataset: EvaluationSet, chunker: Chunker) -> tuple[list[StoredChunk], li
     for found in dataset.documents:
         document = Document(document_id=found.document_id, title=found.title, text=found.text)
         for chunk in chunker.chunk(document):
-            place = (chunk.chunk_index, chunk.char_start, chunk.char_end, chunk.token_count)
-            chunks.append(StoredChunk(found.document_id, 1, *place, chunk.text))
+            place = (chunk.chunk_index, chunk.char_start, chunk.char_end, 1, 1, (), chunk.token_count)
+            chunks.append(StoredChunk(DEFAULT_TENANT, found.document_id, 1, *place, chunk.text))
             passages.append(chunker.passage(document, chunk))
     return chunks, passages
 
@@ -72,7 +72,7 @@ async def run_product(dataset: EvaluationSet, chunks: Sequence[StoredChunk], pas
             await index.upsert_chunks(points[start : start + BATCH_CHUNKS_MAX])
         run = {}
         for query_id, text in dataset.queries.items():
-            hits = await index.search_sparse(sparse_query(text), LIMIT_MAX)
+            hits = await index.search_sparse(sparse_query(text), LIMIT_MAX, Scope())
             run[query_id] = rank_documents(((hit.chunk.document_id, hit.score) for hit in hits), DOCUMENTS_MAX)
         await index.close()
     return run

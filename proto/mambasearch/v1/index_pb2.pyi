@@ -29,23 +29,37 @@ class TermWeights(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, indices: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
-class IndexChunk(_message.Message):
-    __slots__ = ("document_id", "generation", "chunk_index", "char_start", "char_end", "token_count", "text")
+class IndexDocumentKey(_message.Message):
+    __slots__ = ("tenant", "document_id")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    document_id: str
+    def __init__(self, tenant: _Optional[str] = ..., document_id: _Optional[str] = ...) -> None: ...
+
+class IndexChunk(_message.Message):
+    __slots__ = ("key", "generation", "chunk_index", "char_start", "char_end", "line_start", "line_end", "headings", "token_count", "text")
+    KEY_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     CHUNK_INDEX_FIELD_NUMBER: _ClassVar[int]
     CHAR_START_FIELD_NUMBER: _ClassVar[int]
     CHAR_END_FIELD_NUMBER: _ClassVar[int]
+    LINE_START_FIELD_NUMBER: _ClassVar[int]
+    LINE_END_FIELD_NUMBER: _ClassVar[int]
+    HEADINGS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    document_id: str
+    key: IndexDocumentKey
     generation: int
     chunk_index: int
     char_start: int
     char_end: int
+    line_start: int
+    line_end: int
+    headings: _containers.RepeatedScalarFieldContainer[str]
     token_count: int
     text: str
-    def __init__(self, document_id: _Optional[str] = ..., generation: _Optional[int] = ..., chunk_index: _Optional[int] = ..., char_start: _Optional[int] = ..., char_end: _Optional[int] = ..., token_count: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ..., chunk_index: _Optional[int] = ..., char_start: _Optional[int] = ..., char_end: _Optional[int] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., headings: _Optional[_Iterable[str]] = ..., token_count: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class UpsertChunksRequest(_message.Message):
     __slots__ = ("chunks", "embeddings", "sparse")
@@ -62,12 +76,12 @@ class UpsertChunksResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CountChunksRequest(_message.Message):
-    __slots__ = ("document_id", "generation")
-    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("key", "generation")
+    KEY_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
-    document_id: str
+    key: IndexDocumentKey
     generation: int
-    def __init__(self, document_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class CountChunksResponse(_message.Message):
     __slots__ = ("count",)
@@ -75,27 +89,60 @@ class CountChunksResponse(_message.Message):
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
+class IndexMetadataValue(_message.Message):
+    __slots__ = ("text", "integer", "number", "truth", "time", "texts")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TRUTH_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    integer: int
+    number: float
+    truth: bool
+    time: _timestamp_pb2.Timestamp
+    texts: IndexMetadataTexts
+    def __init__(self, text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., truth: _Optional[bool] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., texts: _Optional[_Union[IndexMetadataTexts, _Mapping]] = ...) -> None: ...
+
+class IndexMetadataTexts(_message.Message):
+    __slots__ = ("texts",)
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class IndexRecord(_message.Message):
-    __slots__ = ("document_id", "title", "source", "generation", "chunk_count", "token_count", "char_count", "content_hash", "ingested_at")
-    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("key", "title", "source", "metadata", "generation", "chunk_count", "token_count", "char_count", "content_hash", "metadata_hash", "ingested_at")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: IndexMetadataValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[IndexMetadataValue, _Mapping]] = ...) -> None: ...
+    KEY_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     CHAR_COUNT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    METADATA_HASH_FIELD_NUMBER: _ClassVar[int]
     INGESTED_AT_FIELD_NUMBER: _ClassVar[int]
-    document_id: str
+    key: IndexDocumentKey
     title: str
     source: str
+    metadata: _containers.MessageMap[str, IndexMetadataValue]
     generation: int
     chunk_count: int
     token_count: int
     char_count: int
     content_hash: str
+    metadata_hash: str
     ingested_at: _timestamp_pb2.Timestamp
-    def __init__(self, document_id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, IndexMetadataValue]] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., metadata_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CommitRecordRequest(_message.Message):
     __slots__ = ("record",)
@@ -104,14 +151,50 @@ class CommitRecordRequest(_message.Message):
     def __init__(self, record: _Optional[_Union[IndexRecord, _Mapping]] = ...) -> None: ...
 
 class CommitRecordResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("committed",)
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    committed: bool
+    def __init__(self, committed: _Optional[bool] = ...) -> None: ...
+
+class FenceDocumentRequest(_message.Message):
+    __slots__ = ("key", "generation")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    key: IndexDocumentKey
+    generation: int
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class FenceDocumentResponse(_message.Message):
+    __slots__ = ("record",)
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    record: IndexRecord
+    def __init__(self, record: _Optional[_Union[IndexRecord, _Mapping]] = ...) -> None: ...
+
+class GetFencesRequest(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[IndexDocumentKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[IndexDocumentKey, _Mapping]]] = ...) -> None: ...
+
+class GetFencesResponse(_message.Message):
+    __slots__ = ("fences",)
+    FENCES_FIELD_NUMBER: _ClassVar[int]
+    fences: _containers.RepeatedCompositeFieldContainer[IndexFence]
+    def __init__(self, fences: _Optional[_Iterable[_Union[IndexFence, _Mapping]]] = ...) -> None: ...
+
+class IndexFence(_message.Message):
+    __slots__ = ("key", "generation")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    key: IndexDocumentKey
+    generation: int
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class GetRecordsRequest(_message.Message):
-    __slots__ = ("document_ids",)
-    DOCUMENT_IDS_FIELD_NUMBER: _ClassVar[int]
-    document_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, document_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[IndexDocumentKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[IndexDocumentKey, _Mapping]]] = ...) -> None: ...
 
 class GetRecordsResponse(_message.Message):
     __slots__ = ("records",)
@@ -119,17 +202,35 @@ class GetRecordsResponse(_message.Message):
     records: _containers.RepeatedCompositeFieldContainer[IndexRecord]
     def __init__(self, records: _Optional[_Iterable[_Union[IndexRecord, _Mapping]]] = ...) -> None: ...
 
+class ListRecordsRequest(_message.Message):
+    __slots__ = ("tenant", "after", "limit")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    after: str
+    limit: int
+    def __init__(self, tenant: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListRecordsResponse(_message.Message):
+    __slots__ = ("records", "next")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[IndexRecord]
+    next: str
+    def __init__(self, records: _Optional[_Iterable[_Union[IndexRecord, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
 class GetChunksRequest(_message.Message):
-    __slots__ = ("document_id", "generation", "first", "last")
-    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("key", "generation", "first", "last")
+    KEY_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
-    document_id: str
+    key: IndexDocumentKey
     generation: int
     first: int
     last: int
-    def __init__(self, document_id: _Optional[str] = ..., generation: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
 
 class GetChunksResponse(_message.Message):
     __slots__ = ("chunks",)
@@ -137,47 +238,88 @@ class GetChunksResponse(_message.Message):
     chunks: _containers.RepeatedCompositeFieldContainer[IndexChunk]
     def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunk, _Mapping]]] = ...) -> None: ...
 
-class DeleteGenerationsRequest(_message.Message):
-    __slots__ = ("document_id", "keep")
-    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
-    KEEP_FIELD_NUMBER: _ClassVar[int]
-    document_id: str
-    keep: int
-    def __init__(self, document_id: _Optional[str] = ..., keep: _Optional[int] = ...) -> None: ...
+class DeleteRecordRequest(_message.Message):
+    __slots__ = ("key", "generation")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    key: IndexDocumentKey
+    generation: int
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
 
-class DeleteGenerationsResponse(_message.Message):
+class DeleteRecordResponse(_message.Message):
+    __slots__ = ("deleted",)
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    deleted: bool
+    def __init__(self, deleted: _Optional[bool] = ...) -> None: ...
+
+class DropTombstoneRequest(_message.Message):
+    __slots__ = ("key", "generation")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    key: IndexDocumentKey
+    generation: int
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class DropTombstoneResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeleteChunksRequest(_message.Message):
+    __slots__ = ("key", "generation", "below")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
+    key: IndexDocumentKey
+    generation: int
+    below: int
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ..., below: _Optional[int] = ...) -> None: ...
+
+class DeleteChunksResponse(_message.Message):
     __slots__ = ("count",)
     COUNT_FIELD_NUMBER: _ClassVar[int]
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
-class DeleteIndexedDocumentRequest(_message.Message):
-    __slots__ = ("document_id",)
-    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
-    document_id: str
-    def __init__(self, document_id: _Optional[str] = ...) -> None: ...
+class IndexScope(_message.Message):
+    __slots__ = ("tenant", "documents")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    documents: ScopedDocuments
+    def __init__(self, tenant: _Optional[str] = ..., documents: _Optional[_Union[ScopedDocuments, _Mapping]] = ...) -> None: ...
 
-class DeleteIndexedDocumentResponse(_message.Message):
-    __slots__ = ("count",)
-    COUNT_FIELD_NUMBER: _ClassVar[int]
-    count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+class ScopedDocuments(_message.Message):
+    __slots__ = ("generations",)
+    class GenerationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
+    generations: _containers.ScalarMap[str, int]
+    def __init__(self, generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class SearchDenseRequest(_message.Message):
-    __slots__ = ("embedding", "limit")
+    __slots__ = ("embedding", "limit", "scope")
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
     embedding: bytes
     limit: int
-    def __init__(self, embedding: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+    scope: IndexScope
+    def __init__(self, embedding: _Optional[bytes] = ..., limit: _Optional[int] = ..., scope: _Optional[_Union[IndexScope, _Mapping]] = ...) -> None: ...
 
 class SearchSparseRequest(_message.Message):
-    __slots__ = ("sparse", "limit")
+    __slots__ = ("sparse", "limit", "scope")
     SPARSE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
     sparse: TermWeights
     limit: int
-    def __init__(self, sparse: _Optional[_Union[TermWeights, _Mapping]] = ..., limit: _Optional[int] = ...) -> None: ...
+    scope: IndexScope
+    def __init__(self, sparse: _Optional[_Union[TermWeights, _Mapping]] = ..., limit: _Optional[int] = ..., scope: _Optional[_Union[IndexScope, _Mapping]] = ...) -> None: ...
 
 class SearchIndexResponse(_message.Message):
     __slots__ = ("hits",)
@@ -204,3 +346,11 @@ class GetIndexStatsResponse(_message.Message):
     document_count: int
     chunk_count: int
     def __init__(self, document_count: _Optional[int] = ..., chunk_count: _Optional[int] = ...) -> None: ...
+
+class FlushIndexRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FlushIndexResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -57,25 +57,45 @@ class IndexServiceStub:
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordResponse.FromString,
                 _registered_method=True)
+        self.FenceDocument = channel.unary_unary(
+                '/mambasearch.v1.IndexService/FenceDocument',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.FenceDocumentRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.FenceDocumentResponse.FromString,
+                _registered_method=True)
+        self.GetFences = channel.unary_unary(
+                '/mambasearch.v1.IndexService/GetFences',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.GetFencesRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.GetFencesResponse.FromString,
+                _registered_method=True)
         self.GetRecords = channel.unary_unary(
                 '/mambasearch.v1.IndexService/GetRecords',
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.GetRecordsRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_index__pb2.GetRecordsResponse.FromString,
+                _registered_method=True)
+        self.ListRecords = channel.unary_unary(
+                '/mambasearch.v1.IndexService/ListRecords',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.ListRecordsRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.ListRecordsResponse.FromString,
                 _registered_method=True)
         self.GetChunks = channel.unary_unary(
                 '/mambasearch.v1.IndexService/GetChunks',
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.GetChunksRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_index__pb2.GetChunksResponse.FromString,
                 _registered_method=True)
-        self.DeleteGenerations = channel.unary_unary(
-                '/mambasearch.v1.IndexService/DeleteGenerations',
-                request_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteGenerationsRequest.SerializeToString,
-                response_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteGenerationsResponse.FromString,
+        self.DeleteRecord = channel.unary_unary(
+                '/mambasearch.v1.IndexService/DeleteRecord',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteRecordRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteRecordResponse.FromString,
                 _registered_method=True)
-        self.DeleteIndexedDocument = channel.unary_unary(
-                '/mambasearch.v1.IndexService/DeleteIndexedDocument',
-                request_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteIndexedDocumentRequest.SerializeToString,
-                response_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteIndexedDocumentResponse.FromString,
+        self.DropTombstone = channel.unary_unary(
+                '/mambasearch.v1.IndexService/DropTombstone',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.DropTombstoneRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.DropTombstoneResponse.FromString,
+                _registered_method=True)
+        self.DeleteChunks = channel.unary_unary(
+                '/mambasearch.v1.IndexService/DeleteChunks',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksResponse.FromString,
                 _registered_method=True)
         self.SearchDense = channel.unary_unary(
                 '/mambasearch.v1.IndexService/SearchDense',
@@ -91,6 +111,11 @@ class IndexServiceStub:
                 '/mambasearch.v1.IndexService/GetIndexStats',
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.GetIndexStatsRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_index__pb2.GetIndexStatsResponse.FromString,
+                _registered_method=True)
+        self.FlushIndex = channel.unary_unary(
+                '/mambasearch.v1.IndexService/FlushIndex',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.FlushIndexRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.FlushIndexResponse.FromString,
                 _registered_method=True)
 
 
@@ -122,7 +147,21 @@ class IndexServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CommitRecord(self, request, context):
-        """Makes a generation the visible one.
+        """Makes a generation the visible one, unless it is fenced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FenceDocument(self, request, context):
+        """Refuses commits up to a generation from now on, except of the one committed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFences(self, request, context):
+        """Reads how far documents are fenced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +174,13 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRecords(self, request, context):
+        """Reads a page of a tenant's records.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetChunks(self, request, context):
         """Reads a run of chunks.
         """
@@ -142,15 +188,22 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DeleteGenerations(self, request, context):
-        """Deletes the chunks of all generations but one.
+    def DeleteRecord(self, request, context):
+        """Makes a document invisible, and leaves a tombstone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DeleteIndexedDocument(self, request, context):
-        """Deletes a document's record, then its chunks.
+    def DropTombstone(self, request, context):
+        """Forgets a tombstone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteChunks(self, request, context):
+        """Deletes the chunks of one generation, or of all before one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +225,13 @@ class IndexServiceServicer:
 
     def GetIndexStats(self, request, context):
         """Counts what is in the index.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FlushIndex(self, request, context):
+        """Has all that was written survive a loss of power.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,25 +260,45 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordResponse.SerializeToString,
             ),
+            'FenceDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.FenceDocument,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.FenceDocumentRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.FenceDocumentResponse.SerializeToString,
+            ),
+            'GetFences': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFences,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.GetFencesRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.GetFencesResponse.SerializeToString,
+            ),
             'GetRecords': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRecords,
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.GetRecordsRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_index__pb2.GetRecordsResponse.SerializeToString,
+            ),
+            'ListRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecords,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.ListRecordsRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.ListRecordsResponse.SerializeToString,
             ),
             'GetChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetChunks,
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.GetChunksRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_index__pb2.GetChunksResponse.SerializeToString,
             ),
-            'DeleteGenerations': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteGenerations,
-                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteGenerationsRequest.FromString,
-                    response_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteGenerationsResponse.SerializeToString,
+            'DeleteRecord': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRecord,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteRecordRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteRecordResponse.SerializeToString,
             ),
-            'DeleteIndexedDocument': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteIndexedDocument,
-                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteIndexedDocumentRequest.FromString,
-                    response_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteIndexedDocumentResponse.SerializeToString,
+            'DropTombstone': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropTombstone,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.DropTombstoneRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.DropTombstoneResponse.SerializeToString,
+            ),
+            'DeleteChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteChunks,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksResponse.SerializeToString,
             ),
             'SearchDense': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchDense,
@@ -234,6 +314,11 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.GetIndexStats,
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.GetIndexStatsRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_index__pb2.GetIndexStatsResponse.SerializeToString,
+            ),
+            'FlushIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.FlushIndex,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.FlushIndexRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.FlushIndexResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -358,6 +443,60 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
+    def FenceDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/FenceDocument',
+            mambasearch_dot_v1_dot_index__pb2.FenceDocumentRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.FenceDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/GetFences',
+            mambasearch_dot_v1_dot_index__pb2.GetFencesRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.GetFencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetRecords(request,
             target,
             options=(),
@@ -374,6 +513,33 @@ class IndexService:
             '/mambasearch.v1.IndexService/GetRecords',
             mambasearch_dot_v1_dot_index__pb2.GetRecordsRequest.SerializeToString,
             mambasearch_dot_v1_dot_index__pb2.GetRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/ListRecords',
+            mambasearch_dot_v1_dot_index__pb2.ListRecordsRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.ListRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -412,7 +578,7 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
-    def DeleteGenerations(request,
+    def DeleteRecord(request,
             target,
             options=(),
             channel_credentials=None,
@@ -425,9 +591,9 @@ class IndexService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mambasearch.v1.IndexService/DeleteGenerations',
-            mambasearch_dot_v1_dot_index__pb2.DeleteGenerationsRequest.SerializeToString,
-            mambasearch_dot_v1_dot_index__pb2.DeleteGenerationsResponse.FromString,
+            '/mambasearch.v1.IndexService/DeleteRecord',
+            mambasearch_dot_v1_dot_index__pb2.DeleteRecordRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.DeleteRecordResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -439,7 +605,7 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
-    def DeleteIndexedDocument(request,
+    def DropTombstone(request,
             target,
             options=(),
             channel_credentials=None,
@@ -452,9 +618,36 @@ class IndexService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mambasearch.v1.IndexService/DeleteIndexedDocument',
-            mambasearch_dot_v1_dot_index__pb2.DeleteIndexedDocumentRequest.SerializeToString,
-            mambasearch_dot_v1_dot_index__pb2.DeleteIndexedDocumentResponse.FromString,
+            '/mambasearch.v1.IndexService/DropTombstone',
+            mambasearch_dot_v1_dot_index__pb2.DropTombstoneRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.DropTombstoneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/DeleteChunks',
+            mambasearch_dot_v1_dot_index__pb2.DeleteChunksRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.DeleteChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -536,6 +729,33 @@ class IndexService:
             '/mambasearch.v1.IndexService/GetIndexStats',
             mambasearch_dot_v1_dot_index__pb2.GetIndexStatsRequest.SerializeToString,
             mambasearch_dot_v1_dot_index__pb2.GetIndexStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FlushIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/FlushIndex',
+            mambasearch_dot_v1_dot_index__pb2.FlushIndexRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.FlushIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,64 @@
+"""Our dataclasses as the models of qdrant-client: points to write, filters to choose by. Knows no server."""
+
+from __future__ import annotations
+
+from qdrant_client import models
+
+from ingest.index import points
+from ingest.index.interface import DocumentKey, IndexedChunk, Scope, SparseVector
+
+
+def chunk_point(indexed: IndexedChunk) -> models.PointStruct:
+    """Write a chunk."""
+    chunk = indexed.chunk
+    vectors: dict[str, models.Vector] = {points.DENSE: indexed.embedding.tolist()}
+    if len(indexed.sparse.indices):
+        vectors[points.SPARSE] = sparse_vector(indexed.sparse)
+    point_id = points.chunk_point_id(chunk.key, chunk.generation, chunk.chunk_index)
+    return models.PointStruct(id=point_id, vector=vectors, payload=points.chunk_payload(chunk))
+
+
+def sparse_vector(sparse: SparseVector) -> models.SparseVector:
+    """Write term weights."""
+    return models.SparseVector(indices=sparse.indices.tolist(), values=sparse.values.tolist())
+
+
+def matching(field: str, value: str | int) -> models.FieldCondition:
+    """Choose points by the value of a field."""
+    return models.FieldCondition(key=field, match=models.MatchValue(value=value))
+
+
+def records_of(tenant: str) -> models.Filter:
+    """Choose a tenant's records."""
+    return models.Filter(must=[matching(points.TENANT, tenant), matching(points.KIND, points.KIND_RECORD)])
+
+
+def chunks_of(key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> models.Filter:
+    """Choose a document's chunks: those of one generation, or of all below one."""
+    must: list[models.Condition] = [
+        matching(points.KIND, points.KIND_CHUNK),
+        matching(points.TENANT, key.tenant),
+        matching(points.DOCUMENT_ID, key.document_id),
+    ]
+    if generation is not None:
+        must.append(matching(points.GENERATION, generation))
+    if below is not None:
+        must.append(models.FieldCondition(key=points.GENERATION, range=models.Range(lt=below)))
+    return models.Filter(must=must)
+
+
+def in_scope(scope: Scope) -> models.Filter:
+    """Choose the chunks that a search looks at, among points with vectors."""
+    tenant = matching(points.TENANT, scope.tenant)
+    if scope.generations is None:
+        return models.Filter(must=[tenant])
+    versions: list[models.Condition] = [
+        models.Filter(
+            must=[
+                matching(points.GENERATION, generation),
+                models.FieldCondition(key=points.DOCUMENT_ID, match=models.MatchAny(any=document_ids)),
+            ]
+        )
+        for generation, document_ids in points.by_generation(scope.generations).items()
+    ]
+    return models.Filter(must=[tenant], should=versions)
