@@ -89,7 +89,7 @@ async def gather(found: EvaluationSet, system: System, report: Report) -> Materi
     sparse_chunks = np.full((len(texts), CANDIDATES), -1, np.int32)
     sparse_scores = np.zeros((len(texts), CANDIDATES), np.float32)
     for row, text in enumerate(texts):
-        hits = await index.search_sparse(sparse_query(text), CANDIDATES)
+        hits = await index.search_sparse(sparse_query(text), CANDIDATES, Scope())
         sparse_chunks[row, : len(hits)] = [places[hit.chunk.document_id, hit.chunk.chunk_index] for hit in hits]
         sparse_scores[row, : len(hits)] = [hit.score for hit in hits]
     judged = [

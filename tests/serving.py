@@ -16,6 +16,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.index.embedded import EmbeddedIndex
+from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from services import ingest_service, search_service
 from services.backends import Backends
@@ -71,6 +72,7 @@ async def _services(directory: Path, encoder: Encoder) -> AsyncIterator[Targets]
     info = await encoder.info()
     fingerprint = index_fingerprint(info.fingerprint, chunker.fingerprint)
     index = await EmbeddedIndex.open(directory, dimension=info.dimension, fingerprint=fingerprint)
+    journal = await Journal.open()
 
     async def give_index(dimension: int, wanted: str) -> EmbeddedIndex:
         assert (dimension, wanted) == (index.dimension, index.fingerprint)
@@ -80,7 +82,10 @@ async def _services(directory: Path, encoder: Encoder) -> AsyncIterator[Targets]
         encoder, give_index, lambda used, opened: Searcher(used, opened, tokenizer), chunker.fingerprint
     )
     ingesting = Backends(
-        encoder, give_index, lambda used, opened: Worker(Ingestor(used, opened, chunker), opened), chunker.fingerprint
+        encoder,
+        give_index,
+        lambda used, opened: Worker(Ingestor(used, opened, chunker, journal), opened),
+        chunker.fingerprint,
     )
     assert await searching.check() is None
     assert await ingesting.check() is None
@@ -100,6 +105,7 @@ async def _services(directory: Path, encoder: Encoder) -> AsyncIterator[Targets]
         ):
             yield Targets(search_target, ingest_target)
     finally:
+        await journal.close()
         await index.close()
 
 

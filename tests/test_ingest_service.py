@@ -15,6 +15,7 @@ from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoded, Encoder
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import DocumentRecord, VectorIndex
+from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from services.backends import Backends
 from services.grpc_server import GrpcServer
@@ -43,10 +44,10 @@ class FullIndex(EmbeddedIndex):
 
     full = False
 
-    async def commit_record(self, record: DocumentRecord) -> None:
+    async def commit_record(self, record: DocumentRecord) -> bool:
         if self.full:
             raise StorageFull("The disk is full.")
-        await super().commit_record(record)
+        return await super().commit_record(record)
 
 
 @dataclass
@@ -62,11 +63,13 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     fingerprint = index_fingerprint("fake", CHUNKER.fingerprint)
     index = await FullIndex.open(tmp_path, dimension=384, fingerprint=fingerprint, write_bytes_min=0)
 
+    journal = await Journal.open()
+
     async def open_index(dimension: int, fingerprint: str) -> VectorIndex:
         return index
 
     def make(used: Encoder, opened: VectorIndex) -> Worker:
-        return Worker(Ingestor(used, opened, CHUNKER, retry_delays_s=()), opened)
+        return Worker(Ingestor(used, opened, CHUNKER, journal, retry_delays_s=()), opened)
 
     backends = Backends(encoder, open_index, make, CHUNKER.fingerprint)
     servicer = IngestServicer(backends, streams_max=2)
@@ -83,6 +86,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         yield Running(encoder, index, ingest_pb2_grpc.IngestServiceStub(channel))
     await server.stop()
     await backends.close()
+    await journal.close()
 
 
 def document(name: str, text: str = "some words", title: str = "") -> ingest_pb2.IngestDocumentsRequest:

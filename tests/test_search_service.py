@@ -19,7 +19,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import IndexHit, IndexStats, SparseVector, VectorIndex
+from ingest.index.interface import IndexHit, IndexStats, Scope, SparseVector, VectorIndex
 from services.backends import Backends
 from services.grpc_server import GrpcServer
 from services.search_service import SERVICE, SearchServicer
@@ -69,10 +69,10 @@ class MoodyIndex(EmbeddedIndex):
             raise IndexUnavailable("The index is away.")
         return await super().stats()
 
-    async def search_sparse(self, sparse: SparseVector, limit: int) -> list[IndexHit]:
+    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
         if self.away:
             raise IndexUnavailable("The index is away.")
-        return await super().search_sparse(sparse, limit)
+        return await super().search_sparse(sparse, limit, scope)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
+from ingest.index.interface import DocumentKey
 from services.fusion import Features, FusionWeights
 from services.searcher import Searcher, SearchMode
 from tests.fakes import FakeEncoder
@@ -174,7 +175,7 @@ async def test_a_document_committed_during_the_search_is_asked_for_again(setting
     await put(setting.index, setting.encoder, CHUNKER, old, 1)
     read = setting.index.get_records
 
-    async def commit_then_read(names: Sequence[str]) -> dict:
+    async def commit_then_read(names: Sequence[DocumentKey]) -> dict:
         setting.index.get_records = read  # type: ignore[method-assign]
         await put(setting.index, setting.encoder, CHUNKER, new, 2)
         return await read(names)
