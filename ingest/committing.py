@@ -30,7 +30,9 @@ class Committer:
         for failure in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(failure, BaseException):
                 raise failure
-        written = [slot for slot in slots if slot.receipt and slot.receipt.outcome in (Outcome.INGESTED, Outcome.UPDATED)]
+        written = [
+            slot for slot in slots if slot.receipt and slot.receipt.outcome in (Outcome.INGESTED, Outcome.UPDATED)
+        ]
         if written:
             await self._retry(self._index.flush)
         new = [Attempt(slot.key, slot.generation) for slot in written if slot.generation]
@@ -60,7 +62,7 @@ class Committer:
         )
 
     async def _give_way(self, slot: Slot) -> None:
-        """A newer version or a deletion came first, or this writer was taken for dead."""
+        """Clear away what will not be visible: something newer came first, or this writer was taken for dead."""
         newest = (await self._retry(lambda: self._index.get_records([slot.key]))).get(slot.key)
         fence = (await self._retry(lambda: self._index.get_fences([slot.key]))).get(slot.key, 0)
         if slot.generation and fence <= slot.generation:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
 from encoder.errors import InvalidInput
 from encoder.tokenizer import check_characters
 
-MetadataValue = str | int | float | bool | datetime | tuple[str, ...]
 DOCUMENT_ID_BYTES_MAX = 512
 TITLE_CHARS_MAX = 2048
 SOURCE_CHARS_MAX = 4096
@@ -26,16 +23,11 @@ class Document:
     text: str
     title: str = ""
     source: str = ""
-    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
-    tenant: str = "default"
-
-    def metadata_hash(self) -> str:
-        return hashlib.sha256(repr((self.source, sorted(self.metadata.items()))).encode()).hexdigest()
 
     def content_hash(self) -> str:
-        """SHA-256 over title and text, hexadecimal; each is preceded by its length, so that none runs over."""
+        """SHA-256 over title, source and text, hexadecimal; each is preceded by its length, so that none runs over."""
         digest = hashlib.sha256()
-        for part in (self.title, self.text):
+        for part in (self.title, self.source, self.text):
             data = part.encode()
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)

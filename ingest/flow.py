@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from ingest.read_ahead import Item, ReadAhead
 from ingest.slots import Batch, Batcher, Slot
@@ -21,10 +21,10 @@ ITEMS_MAX = 128
 TEXT_BYTES_MAX = 8_000_000
 SETTLED_AT_ONCE = 64
 
-# Prepares a group; before it waits for a document that someone holds, it calls what it is given, so that nothing that is
-# prepared already waits with it: else two streams could wait for each other.
+# Prepares a group; before it waits for a document that someone holds, it calls what it is given, so that nothing that
+# is prepared already waits with it: else two streams could wait for each other.
 Prepare = Callable[[Sequence[Item], Callable[[], Awaitable[None]]], Awaitable[list[Slot]]]
-Write = Callable[[Batch], Awaitable[None]]
+Write = Callable[[Batch], Coroutine[None, None, None]]
 
 
 class Flow:
@@ -79,7 +79,7 @@ class Flow:
         return list(self._slots)
 
     def _take(self) -> list[Slot]:
-        found = []
+        found: list[Slot] = []
         while self._slots and not self._slots[0].outstanding and len(found) < SETTLED_AT_ONCE:
             found.append(self._slots.popleft())
         return found

@@ -130,9 +130,7 @@ class Journal:
         """Close a deletion; all of the document, and the deletion's own mark, are garbage in ``collect_after_s``."""
 
         def write(connection: sa.Connection) -> None:
-            self._throw_away(
-                connection, deletion.key, deletion.generation, deletion.generation, collect_after_s
-            )
+            self._throw_away(connection, deletion.key, deletion.generation, deletion.generation, collect_after_s)
             connection.execute(attempts.delete().where(*_IS_NAMED), _named(deletion))
 
         await self._write(write)

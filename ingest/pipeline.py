@@ -25,7 +25,7 @@ from ingest.index.interface import BATCH_CHUNKS_MAX, DEFAULT_TENANT, DocumentKey
 from ingest.journal import Attempt, Journal
 from ingest.preparing import Preparer, checked
 from ingest.read_ahead import Item, reading_ahead
-from ingest.receipts import Outcome, Progress, Receipt
+from ingest.receipts import Progress, Receipt
 from ingest.retrying import RETRY_DELAYS_S, with_retries
 from ingest.slots import Batcher, Slot
 from ingest.writing import Writer

@@ -81,7 +81,7 @@ def checked(item: Item) -> Slot:
 
 
 def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:
-    """The chunks stay as they are; where the metadata are others, they are to be written."""
+    """Leave the chunks as they are; where the metadata are others, have them written."""
     if record.metadata_hash != slot.metadata_hash:
         slot.record = replace(
             record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash

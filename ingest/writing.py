@@ -68,8 +68,6 @@ class Writer:
         embeddings = await self._retry(lambda: self._chunk_encoder.encode(self._encoder, documents))
         sparse = await asyncio.to_thread(lambda: [sparse_passage(passage) for passage in passages])
         vectors = zip(embeddings, sparse, strict=True)
-        points = [
-            IndexedChunk(slot.stored(chunk), *pair) for (slot, chunk), pair in zip(batch, vectors, strict=True)
-        ]
+        points = [IndexedChunk(slot.stored(chunk), *pair) for (slot, chunk), pair in zip(batch, vectors, strict=True)]
         for start in range(0, len(points), BATCH_CHUNKS_MAX):
             await self._retry(partial(self._index.upsert_chunks, points[start : start + BATCH_CHUNKS_MAX]))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from encoder.errors import InvalidInput
 from encoder.evaluation.datasets import EvaluationSet
 from encoder.progress import Report
+from ingest.index.interface import Scope
 from ingest.index.memory import MemoryIndex
 from ingest.sparse import sparse_query
 from services.evaluation import System, ingest_set

@@ -18,8 +18,8 @@ from encoder.grpc_errors import code_of
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.documents import DOCUMENT_ID_BYTES_MAX, Document
 from ingest.collecting import keep_clear
+from ingest.documents import DOCUMENT_ID_BYTES_MAX, Document
 from ingest.index.interface import DEFAULT_TENANT, DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor

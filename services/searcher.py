@@ -105,9 +105,7 @@ class Searcher:
         self._tokenizer = tokenizer
         self._fusion = fusion
 
-    async def search(
-        self, query: str, mode: SearchMode, top_k: int, *, tenant: str = DEFAULT_TENANT
-    ) -> SearchResult:
+    async def search(self, query: str, mode: SearchMode, top_k: int, *, tenant: str = DEFAULT_TENANT) -> SearchResult:
         """Find a tenant's ``top_k`` best chunks, fewer only where the index has no more.
 
         :class:`InvalidInput` names ``query`` or ``top_k``; otherwise what the encoder and the index raise.

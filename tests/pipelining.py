@@ -15,8 +15,8 @@ from encoder.interface import Encoded
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.documents import Document
 from ingest.collecting import Collected, Collector
+from ingest.documents import Document
 from ingest.index.interface import (
     DEFAULT_TENANT,
     DocumentKey,

@@ -49,7 +49,7 @@ class Interrupted:
         self._random = generator
         self._fails = fails
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the index has
+    def __getattr__(self, name: str) -> Any:
         found = getattr(self._index, name)
         if not asyncio.iscoroutinefunction(found):
             return found

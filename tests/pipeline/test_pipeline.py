@@ -97,7 +97,9 @@ async def test_a_stream_into_the_embedded_engine(encoder: MoodyEncoder, journal:
         await index.close()
 
 
-async def test_an_update_replaces_all_even_when_it_shrinks(ingestor: Ingestor, index: MoodyIndex, journal: Journal) -> None:
+async def test_an_update_replaces_all_even_when_it_shrinks(
+    ingestor: Ingestor, index: MoodyIndex, journal: Journal
+) -> None:
     await ingestor.ingest(make_document("a", 30, "old"))
     receipt = await ingestor.ingest(make_document("a", 2, "new"))
     assert (receipt.outcome, receipt.generation) == (Outcome.INGESTED, 2)
@@ -133,7 +135,9 @@ async def test_changed_metadata_are_written_without_encoding(
     assert encoder.batches == []
 
 
-async def test_two_versions_in_one_stream_are_taken_in_order(ingestor: Ingestor, index: MoodyIndex, journal: Journal) -> None:
+async def test_two_versions_in_one_stream_are_taken_in_order(
+    ingestor: Ingestor, index: MoodyIndex, journal: Journal
+) -> None:
     versions = [make_document("a", size, f"v{size}") for size in (9, 3, 5)]
     receipts = await ingest(ingestor, [versions[0], make_document("b"), *versions[1:]])
     assert [(receipt.document_id, receipt.generation) for receipt in receipts] == [
@@ -249,7 +253,9 @@ async def test_leftovers_of_a_crash_never_enter_a_later_version(
     assert await words_found(index, "crashed") == []
 
 
-async def test_lost_chunks_are_noticed_before_the_commit(ingestor: Ingestor, index: MoodyIndex, journal: Journal) -> None:
+async def test_lost_chunks_are_noticed_before_the_commit(
+    ingestor: Ingestor, index: MoodyIndex, journal: Journal
+) -> None:
     index.forgetful = True
     (receipt,) = await ingest(ingestor, [make_document("a")])
     assert receipt.outcome is Outcome.REJECTED
@@ -269,7 +275,9 @@ async def test_an_unchanged_document_whose_chunks_are_gone_is_written_again(
     assert await contents(index, "a") == {"a": (2, first.chunk_count, first.chunk_count)}
 
 
-async def test_batches_join_documents_and_are_bounded(encoder: MoodyEncoder, index: MoodyIndex, journal: Journal) -> None:
+async def test_batches_join_documents_and_are_bounded(
+    encoder: MoodyEncoder, index: MoodyIndex, journal: Journal
+) -> None:
     ingestor = Ingestor(encoder, index, make_chunker(), journal, batch_tokens_max=100)
     encoder._info = dataclasses.replace(encoder._info, batch_size_max=5)
     await ingest(ingestor, [make_document(f"d{number}", 2) for number in range(20)])
@@ -286,7 +294,9 @@ async def test_another_encoder_than_the_indexs_is_refused(index: MoodyIndex, jou
         await Ingestor(other, index, make_chunker(), journal).ingest(make_document("a"))
 
 
-async def test_an_encoder_that_reads_too_little_is_refused(index: MoodyIndex, encoder: MoodyEncoder, journal: Journal) -> None:
+async def test_an_encoder_that_reads_too_little_is_refused(
+    index: MoodyIndex, encoder: MoodyEncoder, journal: Journal
+) -> None:
     encoder._info = dataclasses.replace(encoder._info, passage_tokens_max=80)
     with pytest.raises(CheckpointError, match=r"up to 80 tokens.*up to 81"):
         await Ingestor(encoder, index, make_chunker(), journal).ingest(make_document("a"))

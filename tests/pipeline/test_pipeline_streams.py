@@ -13,9 +13,9 @@ from encoder.errors import (
 )
 from ingest import flow, read_ahead
 from ingest.documents import Document
+from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.receipts import Progress, Receipt
-from ingest.journal import Journal
 from tests.pipelining import (
     MoodyEncoder,
     MoodyIndex,
@@ -99,7 +99,9 @@ async def test_a_source_that_breaks_is_raised_after_what_came_before(ingestor: I
     assert [receipt.document_id for receipt in receipts] == ["a"]
 
 
-async def test_streams_that_write_one_document_take_turns(ingestor: Ingestor, index: MoodyIndex, journal: Journal) -> None:
+async def test_streams_that_write_one_document_take_turns(
+    ingestor: Ingestor, index: MoodyIndex, journal: Journal
+) -> None:
     async def stream(word: str) -> None:
         for size in range(1, 12):
             await ingestor.ingest(make_document("shared", size, word))
@@ -111,7 +113,9 @@ async def test_streams_that_write_one_document_take_turns(ingestor: Ingestor, in
     await clear(index, journal)
     assert (await index.stats()).chunk_count == sum(counts[1] for counts in found.values())
     words = {
-        word for chunk in await index.get_chunks(key("shared"), found["shared"][0], 0, 100) for word in chunk.text.split()
+        word
+        for chunk in await index.get_chunks(key("shared"), found["shared"][0], 0, 100)
+        for word in chunk.text.split()
     }
     assert len(words & {"redx", "greenx", "bluex"}) == 1
 

@@ -186,7 +186,9 @@ def plot_speed(figure: Figure, rows: Sequence[Row]) -> None:
         for system in dict.fromkeys(row["system"] for row in here):
             line = [row for row in here if row["system"] == system]
             speeds = [row["tokens_per_s"] for row in line]
-            axes.plot([row["length"] for row in line], speeds, "o-", label=_NAMES[system].split(",")[0])  # pooling costs nothing
+            axes.plot(
+                [row["length"] for row in line], speeds, "o-", label=_NAMES[system].split(",")[0]
+            )  # pooling costs nothing
         axes.set_yscale("log")
         _length_axis(axes, sorted({row["length"] for row in here}))
         axes.set_xlabel("tokens of a text")

@@ -81,7 +81,9 @@ class PreparedSet(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(DEFAULT_RUNS), help=f"of {', '.join(RUNS)}; default: the first eight")
+    parser.add_argument(
+        "--only", default=",".join(DEFAULT_RUNS), help=f"of {', '.join(RUNS)}; default: the first eight"
+    )
     parser.add_argument("--datasets", type=Path, required=True, help="folder of evaluation sets in BEIR layout")
     parser.add_argument("--results", type=Path, required=True, help="JSON lines, added at the end")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where models are made")

@@ -23,9 +23,9 @@ class Node:
         self._ports = {part: free_port() for part in PARTS}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: dict[str, IO[bytes]] = {}
-        root = Path(__file__).parents[2]
+        root = Path(__file__).parents[3]
         self._environment = {
-            **os.environ,
+            **os.environ,  # noqa: TID251 - handed on, not read
             "PYTHONPATH": f"{root}:{root / 'proto'}",
             "MAMBASEARCH_DATA_DIR": str(folder / "data"),
             "MAMBASEARCH_INDEX_PORT": str(self._ports["index"]),
@@ -36,8 +36,8 @@ class Node:
         }
         self._commands = {
             "index": ["services.index_owner"],
-            "encoder": ["tests.crashes.encoder", str(self._ports["encoder"])],
-            "worker": ["tests.crashes.worker", str(folder)],
+            "encoder": ["tests.benchmarks.crashes.encoder", str(self._ports["encoder"])],
+            "worker": ["tests.benchmarks.crashes.worker", str(folder)],
         }
 
     def target(self, part: str) -> str:

@@ -1,8 +1,8 @@
 """Kills parts of a node while documents are ingested, and looks whether anything was lost, doubled or left behind.
 
-    python -m tests.crashes.killing --kills 200 --documents 500 --seed 1
+    python -m tests.benchmarks.crashes.killing --kills 200 --documents 500 --seed 1
 
-The worker is killed at every point of ``tests.crashes.failpoints`` in turn, the others and the whole node at points and
+The worker is killed at every point of ``tests.benchmarks.crashes.failpoints`` in turn, the others and the whole node at points and
 moments drawn at random. A client sends versions of documents all the while, and again what has no receipt. The last
 line is the figure; the exit code is 1 where anything is wrong.
 """
@@ -31,8 +31,8 @@ from ingest.chunking import Chunker
 from ingest.index.interface import DEFAULT_TENANT, VectorIndex
 from ingest.index.remote import RemoteIndex
 from services.searcher import Searcher, SearchMode
-from tests.crashes.failpoints import ARMED, HIT, POINTS
-from tests.crashes.node import PARTS, Node
+from tests.benchmarks.crashes.failpoints import ARMED, HIT, POINTS
+from tests.benchmarks.crashes.node import PARTS, Node
 from tests.fakes import FakeEncoder
 
 DELETED_SHARE = 0.15  # of new versions
@@ -125,7 +125,7 @@ async def kill(node: Node, generator: random.Random, point: str | None, victims:
         (node.folder / ARMED).write_text(point)
         hit = node.folder / HIT
         ends = time.monotonic() + POINT_TIMEOUT_S
-        while not hit.exists() and time.monotonic() < ends:
+        while not hit.exists() and time.monotonic() < ends:  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.002)
         if hit.exists():
             where = point

@@ -1,6 +1,6 @@
 """A fake encoder behind the encoder service's protocol, without Ray: the start of a process for tests.
 
-    python -m tests.crashes.encoder PORT
+python -m tests.benchmarks.crashes.encoder PORT
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The ingestion worker with failpoints between index and journal, and short leases: the start of a process for tests.
 
-    python -m tests.crashes.worker FOLDER
+python -m tests.benchmarks.crashes.worker FOLDER
 """
 
 import sys
@@ -11,7 +11,7 @@ import ingest.collecting
 from ingest.index.interface import VectorIndex
 from ingest.journal import Journal
 from services import backends, ingest_service
-from tests.crashes.failpoints import Failpoints
+from tests.benchmarks.crashes.failpoints import Failpoints
 
 LEASE_S = 3.0
 
@@ -19,7 +19,7 @@ LEASE_S = 3.0
 def main(folder: Path) -> int:
     open_index, open_journal = backends.open_index, Journal.open
 
-    async def failing_index(**named: Any) -> VectorIndex:  # noqa: ANN401 - whatever opening takes
+    async def failing_index(**named: Any) -> VectorIndex:
         return Failpoints(await open_index(**named), folder)  # type: ignore[return-value]
 
     async def failing_journal(url: str) -> Journal:

@@ -33,11 +33,11 @@ POINTS = tuple(f"{step} {when}" for step in (*INDEX_STEPS, *JOURNAL_STEPS) for w
 class Failpoints:
     """Passes everything on to an index or a journal, by way of the points."""
 
-    def __init__(self, inner: Any, folder: Path) -> None:  # noqa: ANN401 - either of both
+    def __init__(self, inner: Any, folder: Path) -> None:
         self._inner = inner
         self._armed, self._hit = folder / ARMED, folder / HIT
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the inner one has
+    def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
         if not inspect.iscoroutinefunction(found):
             return found
