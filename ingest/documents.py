@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from encoder.errors import InvalidInput
 from encoder.tokenizer import check_characters
@@ -13,31 +18,45 @@ DOCUMENT_ID_BYTES_MAX = 512
 TITLE_CHARS_MAX = 2048
 SOURCE_CHARS_MAX = 4096
 TEXT_BYTES_MAX = 64 * 1024 * 1024
+METADATA_FIELDS_MAX = 64
+METADATA_STRING_CHARS_MAX = 1024
+METADATA_LIST_ENTRIES_MAX = 64
+DEFAULT_TENANT = "default"
+_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_METADATA_NAME = re.compile(r"[a-z0-9_]{1,64}")
+
+MetadataValue: TypeAlias = str | int | float | bool | datetime | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text with a name. Ingesting an id again replaces the document."""
+    """A text with a name. Ingesting an id again replaces the tenant's document."""
 
     document_id: str
     text: str
     title: str = ""
     source: str = ""
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict, hash=False)
+    tenant: str = DEFAULT_TENANT
 
     def content_hash(self) -> str:
-        """SHA-256 over title, source and text, hexadecimal; each is preceded by its length, so that none runs over."""
-        digest = hashlib.sha256()
-        for part in (self.title, self.source, self.text):
-            data = part.encode()
-            digest.update(len(data).to_bytes(8, "little"))
-            digest.update(data)
-        return digest.hexdigest()
+        """SHA-256 over title and text, what is encoded, hexadecimal; each is preceded by its length: none runs over."""
+        return _hash([self.title, self.text])
+
+    def metadata_hash(self) -> str:
+        """SHA-256 over what is stored beside the text: source, metadata and its types, hexadecimal."""
+        parts = [self.source]
+        for name in sorted(self.metadata):
+            value = self.metadata[name]
+            values = value if isinstance(value, tuple) else (str(value),)
+            parts += [name, type(value).__name__, str(len(values)), *values]
+        return _hash(parts)
 
 
 def check_document(document: Document) -> None:
     """Raise :class:`InvalidInput` naming the first field that breaks its limit."""
-    for field in ("document_id", "title", "source", "text"):
-        check_characters(field, getattr(document, field))
+    for name in ("document_id", "title", "source", "text"):
+        check_characters(name, getattr(document, name))
     id_bytes = len(document.document_id.encode())
     if not 1 <= id_bytes <= DOCUMENT_ID_BYTES_MAX:
         raise InvalidInput(
@@ -54,3 +73,70 @@ def check_document(document: Document) -> None:
     text_bytes = len(document.text.encode())
     if text_bytes > TEXT_BYTES_MAX:
         raise InvalidInput("text", f"text has {text_bytes} bytes; the limit is {TEXT_BYTES_MAX}. Split the document.")
+    check_tenant(document.tenant)
+    check_metadata(document.metadata)
+
+
+def check_tenant(tenant: str) -> None:
+    """Raise :class:`InvalidInput` for a name that no tenant can have."""
+    if not _TENANT.fullmatch(tenant):
+        raise InvalidInput(
+            "tenant", f"tenant {tenant[:80]!r} is not 1 to 64 letters (A to Z), digits, - and _; give another name."
+        )
+
+
+def check_metadata(metadata: Mapping[str, MetadataValue]) -> None:
+    """Raise :class:`InvalidInput` naming the first ``metadata.NAME`` that breaks a limit or is of another type."""
+    if len(metadata) > METADATA_FIELDS_MAX:
+        raise InvalidInput("metadata", f"metadata has {len(metadata)} fields; the limit is {METADATA_FIELDS_MAX}.")
+    for name, value in metadata.items():
+        if not _METADATA_NAME.fullmatch(name):
+            message = f"metadata has a field {name[:80]!r}; a name is 1 to 64 small letters (a to z), digits and _."
+            raise InvalidInput(f"metadata.{name[:80]}", message)
+        check_metadata_value(f"metadata.{name}", value)
+
+
+def check_metadata_value(place: str, value: object) -> None:
+    """Raise :class:`InvalidInput` for a value that breaks a limit or is of no type that metadata has."""
+    fault = ""
+    if isinstance(value, str):
+        _check_metadata_string(place, place, value)
+    elif isinstance(value, bool):
+        pass
+    elif isinstance(value, int):
+        fault = "" if -(2**63) <= value < 2**63 else "is beyond 64 bits"
+    elif isinstance(value, float):
+        fault = "" if math.isfinite(value) else "is not a finite number"
+    elif isinstance(value, datetime):
+        fault = "" if value.utcoffset() == timedelta(0) else "is not a time in UTC"
+    elif isinstance(value, tuple):
+        if len(value) > METADATA_LIST_ENTRIES_MAX:
+            fault = f"has {len(value)} entries; the limit is {METADATA_LIST_ENTRIES_MAX}"
+        for number, entry in enumerate(value):
+            if not isinstance(entry, str):
+                fault = f"has a value of type {type(entry).__name__} at {number}; all must be strings"
+                break
+            _check_metadata_string(place, f"{place}[{number}]", entry)
+    else:
+        fault = f"is of type {type(value).__name__}; it must be a string, number, truth value, time or list of strings"
+    if fault:
+        raise InvalidInput(place, f"{place} {fault}.")
+
+
+def _check_metadata_string(field_name: str, place: str, value: str) -> None:
+    try:
+        check_characters(place, value)
+    except InvalidInput as error:
+        raise InvalidInput(field_name, str(error)) from None
+    if len(value) > METADATA_STRING_CHARS_MAX:
+        message = f"{place} has {len(value)} characters; the limit is {METADATA_STRING_CHARS_MAX}, text has more room."
+        raise InvalidInput(field_name, message)
+
+
+def _hash(parts: list[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
