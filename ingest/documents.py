@@ -21,6 +21,7 @@ TEXT_BYTES_MAX = 64 * 1024 * 1024
 METADATA_FIELDS_MAX = 64
 METADATA_STRING_CHARS_MAX = 1024
 METADATA_LIST_ENTRIES_MAX = 64
+METADATA_BYTES_MAX = 32 * 1024  # of all names and values: a thousand records have to fit a message
 DEFAULT_TENANT = "default"
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _METADATA_NAME = re.compile(r"[a-z0-9_]{1,64}")
@@ -48,7 +49,7 @@ class Document:
         parts = [self.source]
         for name in sorted(self.metadata):
             value = self.metadata[name]
-            values = value if isinstance(value, tuple) else (str(value),)
+            values = _texts(value)
             parts += [name, type(value).__name__, str(len(values)), *values]
         return _hash(parts)
 
@@ -94,6 +95,9 @@ def check_metadata(metadata: Mapping[str, MetadataValue]) -> None:
             message = f"metadata has a field {name[:80]!r}; a name is 1 to 64 small letters (a to z), digits and _."
             raise InvalidInput(f"metadata.{name[:80]}", message)
         check_metadata_value(f"metadata.{name}", value)
+    size = sum(len(part.encode()) for name, value in metadata.items() for part in (name, *_texts(value)))
+    if size > METADATA_BYTES_MAX:
+        raise InvalidInput("metadata", f"metadata has {size} bytes; the limit is {METADATA_BYTES_MAX}.")
 
 
 def check_metadata_value(place: str, value: object) -> None:
@@ -121,6 +125,10 @@ def check_metadata_value(place: str, value: object) -> None:
         fault = f"is of type {type(value).__name__}; it must be a string, number, truth value, time or list of strings"
     if fault:
         raise InvalidInput(place, f"{place} {fault}.")
+
+
+def _texts(value: MetadataValue) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else (str(value),)
 
 
 def _check_metadata_string(field_name: str, place: str, value: str) -> None:

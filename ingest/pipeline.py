@@ -19,9 +19,9 @@ from ingest.chunk_encoding import ChunkEncoder, ChunksAlone
 from ingest.chunking import Chunker
 from ingest.committing import Committer
 from ingest.document_locks import DocumentLocks
-from ingest.documents import Document
+from ingest.documents import DEFAULT_TENANT, Document
 from ingest.flow import Flow
-from ingest.index.interface import BATCH_CHUNKS_MAX, DEFAULT_TENANT, DocumentKey, VectorIndex
+from ingest.index.interface import BATCH_CHUNKS_MAX, DocumentKey, VectorIndex
 from ingest.journal import Attempt, Journal
 from ingest.preparing import Preparer, checked
 from ingest.read_ahead import Item, reading_ahead

@@ -19,8 +19,9 @@ from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.collecting import keep_clear
-from ingest.documents import DOCUMENT_ID_BYTES_MAX, Document
-from ingest.index.interface import DEFAULT_TENANT, DocumentKey, DocumentRecord, VectorIndex
+from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document
+from ingest.index import wire
+from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome, Receipt
@@ -111,7 +112,13 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
 
 async def _documents(requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest]) -> AsyncIterator[Document]:
     async for request in requests:
-        yield Document(document_id=request.document_id, text=request.text, title=request.title, source=request.source)
+        yield Document(
+            document_id=request.document_id,
+            text=request.text,
+            title=request.title,
+            source=request.source,
+            metadata=wire.metadata_from_messages(request.metadata),
+        )
 
 
 def _check_id(document_id: str) -> None:
@@ -148,6 +155,7 @@ def _record_message(record: DocumentRecord) -> ingest_pb2.Document:
         char_count=record.char_count,
         content_hash=record.content_hash,
         ingested_at=ingested_at,
+        metadata=wire.metadata_to_messages(record.metadata),
     )
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from encoder.errors import InvalidInput
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer, check_characters
+from ingest.documents import DEFAULT_TENANT
 from ingest.index.interface import (
-    DEFAULT_TENANT,
     LIMIT_MAX,
     READ_MAX,
     DocumentKey,

@@ -16,9 +16,8 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.collecting import Collected, Collector
-from ingest.documents import Document
+from ingest.documents import DEFAULT_TENANT, Document
 from ingest.index.interface import (
-    DEFAULT_TENANT,
     DocumentKey,
     DocumentRecord,
     IndexedChunk,

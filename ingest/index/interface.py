@@ -17,12 +17,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.documents import DEFAULT_TENANT, MetadataValue
+
 BATCH_CHUNKS_MAX = 128
 LIMIT_MAX = 1000
 READ_MAX = 1024
-
-DEFAULT_TENANT = "default"
-MetadataValue = str | int | float | bool | datetime | tuple[str, ...]  # a datetime is aware, UTC
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.documents import DEFAULT_TENANT
 from ingest.index import points, records
 from ingest.index.interface import (
-    DEFAULT_TENANT,
     READ_MAX,
     DocumentKey,
     DocumentRecord,

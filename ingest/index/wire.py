@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from mambasearch.v1 import index_pb2
+from mambasearch.v1 import index_pb2, metadata_pb2
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
@@ -75,7 +75,7 @@ def record_to_message(record: DocumentRecord) -> index_pb2.IndexRecord:
         key=key_to_message(record.key),
         title=record.title,
         source=record.source,
-        metadata={name: _metadata_to_message(value) for name, value in record.metadata.items()},
+        metadata=metadata_to_messages(record.metadata),
         generation=record.generation,
         chunk_count=record.chunk_count,
         token_count=record.token_count,
@@ -93,7 +93,7 @@ def record_from_message(message: index_pb2.IndexRecord) -> DocumentRecord:
         document_id=message.key.document_id,
         title=message.title,
         source=message.source,
-        metadata={name: _metadata_from_message(value) for name, value in message.metadata.items()},
+        metadata=metadata_from_messages(message.metadata),
         generation=message.generation,
         chunk_count=message.chunk_count,
         token_count=message.token_count,
@@ -104,23 +104,33 @@ def record_from_message(message: index_pb2.IndexRecord) -> DocumentRecord:
     )
 
 
-def _metadata_to_message(value: MetadataValue) -> index_pb2.IndexMetadataValue:
+def metadata_to_messages(metadata: Mapping[str, MetadataValue]) -> dict[str, metadata_pb2.MetadataValue]:
+    """Write metadata."""
+    return {name: _metadata_to_message(value) for name, value in metadata.items()}
+
+
+def metadata_from_messages(messages: Mapping[str, metadata_pb2.MetadataValue]) -> dict[str, MetadataValue]:
+    """Read metadata; a field without a value, or with a time that is none, is None, which no document may have."""
+    return {name: _metadata_from_message(message) for name, message in messages.items()}
+
+
+def _metadata_to_message(value: MetadataValue) -> metadata_pb2.MetadataValue:
     match value:
         case bool():  # before int, which it is, too
-            return index_pb2.IndexMetadataValue(truth=value)
+            return metadata_pb2.MetadataValue(truth=value)
         case int():
-            return index_pb2.IndexMetadataValue(integer=value)
+            return metadata_pb2.MetadataValue(integer=value)
         case float():
-            return index_pb2.IndexMetadataValue(number=value)
+            return metadata_pb2.MetadataValue(number=value)
         case datetime():
-            return index_pb2.IndexMetadataValue(time=_time_to_message(value))
+            return metadata_pb2.MetadataValue(time=_time_to_message(value))
         case tuple():
-            return index_pb2.IndexMetadataValue(texts=index_pb2.IndexMetadataTexts(texts=value))
+            return metadata_pb2.MetadataValue(texts=metadata_pb2.MetadataTexts(texts=value))
         case _:
-            return index_pb2.IndexMetadataValue(text=value)
+            return metadata_pb2.MetadataValue(text=value)
 
 
-def _metadata_from_message(message: index_pb2.IndexMetadataValue) -> MetadataValue:
+def _metadata_from_message(message: metadata_pb2.MetadataValue) -> MetadataValue:
     match message.WhichOneof("value"):
         case "truth":
             return message.truth
@@ -129,11 +139,16 @@ def _metadata_from_message(message: index_pb2.IndexMetadataValue) -> MetadataVal
         case "number":
             return message.number
         case "time":
-            return message.time.ToDatetime(tzinfo=UTC)
+            try:
+                return message.time.ToDatetime(tzinfo=UTC)
+            except (ValueError, OverflowError):
+                return None  # type: ignore[return-value]
         case "texts":
             return tuple(message.texts.texts)
-        case _:
+        case "text":
             return message.text
+        case _:
+            return None  # type: ignore[return-value]
 
 
 def _time_to_message(time: datetime) -> Timestamp:

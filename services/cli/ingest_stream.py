@@ -10,6 +10,7 @@ from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
 from encoder.errors import InvalidInput, MambaSearchError
 from ingest.documents import Document, check_document
+from ingest.index import wire
 from ingest.receipts import LoadError, Outcome, Receipt
 from services.cli.calling import call_error, open_channel
 
@@ -38,7 +39,11 @@ async def ingest_over_grpc(target: str, items: Iterator[Document | LoadError]) -
                 continue
             sources[found.document_id] = found.source
             yield ingest_pb2.IngestDocumentsRequest(
-                document_id=found.document_id, title=found.title, text=found.text, source=found.source
+                document_id=found.document_id,
+                title=found.title,
+                text=found.text,
+                source=found.source,
+                metadata=wire.metadata_to_messages(found.metadata),
             )
 
     async with open_channel(target) as channel:

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from mambasearch.v1 import metadata_pb2 as _metadata_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -89,28 +90,6 @@ class CountChunksResponse(_message.Message):
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
-class IndexMetadataValue(_message.Message):
-    __slots__ = ("text", "integer", "number", "truth", "time", "texts")
-    TEXT_FIELD_NUMBER: _ClassVar[int]
-    INTEGER_FIELD_NUMBER: _ClassVar[int]
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
-    TRUTH_FIELD_NUMBER: _ClassVar[int]
-    TIME_FIELD_NUMBER: _ClassVar[int]
-    TEXTS_FIELD_NUMBER: _ClassVar[int]
-    text: str
-    integer: int
-    number: float
-    truth: bool
-    time: _timestamp_pb2.Timestamp
-    texts: IndexMetadataTexts
-    def __init__(self, text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., truth: _Optional[bool] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., texts: _Optional[_Union[IndexMetadataTexts, _Mapping]] = ...) -> None: ...
-
-class IndexMetadataTexts(_message.Message):
-    __slots__ = ("texts",)
-    TEXTS_FIELD_NUMBER: _ClassVar[int]
-    texts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
-
 class IndexRecord(_message.Message):
     __slots__ = ("key", "title", "source", "metadata", "generation", "chunk_count", "token_count", "char_count", "content_hash", "metadata_hash", "ingested_at")
     class MetadataEntry(_message.Message):
@@ -118,8 +97,8 @@ class IndexRecord(_message.Message):
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
-        value: IndexMetadataValue
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[IndexMetadataValue, _Mapping]] = ...) -> None: ...
+        value: _metadata_pb2.MetadataValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_metadata_pb2.MetadataValue, _Mapping]] = ...) -> None: ...
     KEY_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -134,7 +113,7 @@ class IndexRecord(_message.Message):
     key: IndexDocumentKey
     title: str
     source: str
-    metadata: _containers.MessageMap[str, IndexMetadataValue]
+    metadata: _containers.MessageMap[str, _metadata_pb2.MetadataValue]
     generation: int
     chunk_count: int
     token_count: int
@@ -142,7 +121,7 @@ class IndexRecord(_message.Message):
     content_hash: str
     metadata_hash: str
     ingested_at: _timestamp_pb2.Timestamp
-    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, IndexMetadataValue]] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., metadata_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., metadata_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CommitRecordRequest(_message.Message):
     __slots__ = ("record",)

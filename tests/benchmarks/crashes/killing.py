@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.crashes.killing --kills 200 --documents 500 --seed 1
 
-The worker is killed at every point of ``tests.benchmarks.crashes.failpoints`` in turn, the others and the whole node at points and
-moments drawn at random. A client sends versions of documents all the while, and again what has no receipt. The last
-line is the figure; the exit code is 1 where anything is wrong.
+The worker is killed at every point of ``failpoints`` in turn, the others and the whole node at points and moments drawn
+at random. A client sends versions of documents all the while, and again what has no receipt. The last line is the
+figure; the exit code is 1 where anything is wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from encoder.fingerprint import index_fingerprint
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.index.interface import DEFAULT_TENANT, VectorIndex
+from ingest.documents import DEFAULT_TENANT
+from ingest.index.interface import VectorIndex
 from ingest.index.remote import RemoteIndex
 from services.searcher import Searcher, SearchMode
 from tests.benchmarks.crashes.failpoints import ARMED, HIT, POINTS
