@@ -46,7 +46,7 @@ def chunk_starts(
         limit = min(first + tokens_max, by_chars, total)
         rest = total - first
         share = _share(rest, tokens_max)
-        if limit == total and (first == 0 or share == rest):
+        if rest == 1 or (limit == total and (first == 0 or share == rest)):
             return
         least = tokens_max // 4
         upper = max(min(limit, total - least), first + 1)

@@ -55,7 +55,7 @@ _TYPED_DEFINITIONS = _SCRIPT_DEFINITIONS | _names(
     "abstract_class_declaration interface_declaration type_alias_declaration enum_declaration internal_module module"
 )
 _TYPED_BLOCKS = _SCRIPT_BLOCKS | _names("interface_body object_type enum_body")
-_TYPED_WRAPPERS = _SCRIPT_WRAPPERS | _names("ambient_declaration public_field_definition")
+_TYPED_WRAPPERS = _SCRIPT_WRAPPERS - {"field_definition"} | _names("ambient_declaration public_field_definition")
 _C_DEFINITIONS = _names("function_definition struct_specifier union_specifier enum_specifier preproc_function_def")
 _C_BLOCKS = _names(
     "compound_statement declaration_list field_declaration_list enumerator_list case_statement "

@@ -23,10 +23,11 @@ _WRAPPERS_MAX = 6  # `export const a = function () {}` has three
 
 # What begins at a place, from worst to best to cut before it.
 GRADE_NONE = 0  # nothing that the outline knows
-GRADE_INNER = 1  # belongs to what is above it: a body's first statement, the definition under its decorator, a bracket
-GRADES_STATEMENT = (5, 4, 3, 2)  # right in a definition's body or outside of all, in one block there, in two, deeper
-GRADES_DEFINITION = (9, 8, 7, 6)  # outside of all, in one other, in two, deeper
-GRADES = 10
+GRADE_INNER = 1  # belongs to what is above it: the definition under its decorator, a closing bracket
+GRADE_FIRST = 2  # the first statement of a block
+GRADES_STATEMENT = (6, 5, 4, 3)  # right in a definition's body or outside of all, in one block there, in two, deeper
+GRADES_DEFINITION = (10, 9, 8, 7)  # outside of all, in one other, in two, deeper
+GRADES = 11
 
 _OWNER = re.compile(r"(\w+)(?:\[[^\]]*\])?\s*,?\s*\)$")  # in Go, the type whose method it is
 _NAME_FIELDS = ("name", "property", "key", "left", "declarator", "type")
@@ -86,7 +87,7 @@ class _Walk:
             for child in children:
                 self._enter(child, visit.path, visit.depth, visit.nesting)
             return
-        inner_first = visit.depth + visit.nesting > 0 and not _is_transparent(visit.node)
+        first = visit.depth + visit.nesting > 0 and not _is_transparent(visit.node)
         after = GRADE_NONE
         for run in _runs(children, self._grammar.openers):
             statement, start = run[-1], run[0].start_byte
@@ -97,8 +98,8 @@ class _Walk:
                 # Where a definition ends is as good a place as where it begins.
                 grade = after or (GRADE_NONE if visit.node.is_error else _at_depth(GRADES_STATEMENT, visit.nesting))
                 after = GRADE_NONE
-            self._grade(start, GRADE_INNER if inner_first else grade)
-            inner_first = False
+            # What stands beside the bracket, or is no statement, is not the first: `case 1:` of a switch has a 1.
+            first = not self._grade(start, GRADE_FIRST if first else grade) and first
             for node in run[1:]:
                 self._grade(node.start_byte, GRADE_INNER)
             if found:
@@ -107,15 +108,20 @@ class _Walk:
                 nesting = visit.nesting + (not _is_transparent(statement))
                 self._enter(statement, visit.path, visit.depth, nesting)
 
-    def _grade(self, position: int, grade: int) -> None:
+    def _grade(self, position: int, grade: int) -> bool:
+        """Grade what begins at a position, unless it has a grade; say whether a place is there."""
         place = bisect_left(self._places, position)
-        if place < len(self._places) and self._places[place] == position:
-            self.grades[place] = self.grades[place] or grade
+        if place == len(self._places) or self._places[place] != position:
+            return False
+        self.grades[place] = self.grades[place] or grade
+        return True
 
     def _enter(self, node: Node, path: tuple[str, ...], depth: int, nesting: int) -> None:
         """Walk through a node later, if there is a place in it that its beginning has not settled."""
-        if bisect_right(self._places, node.start_byte) < bisect_left(self._places, node.end_byte):
-            block = node.type in self._grammar.blocks or node.is_error
+        block = node.type in self._grammar.blocks or node.is_error
+        # A block begins with its first statement where no bracket opens it.
+        after_start = (bisect_left if block else bisect_right)(self._places, node.start_byte)
+        if after_start < bisect_left(self._places, node.end_byte):
             self.waiting.append(_Visit(node, path, depth, nesting, block))
 
     def _open(self, visit: _Visit, start: int, end: int, definition: Node, names: tuple[str, ...]) -> None:
@@ -124,8 +130,11 @@ class _Walk:
         path = (*visit.path, *names)[:PATH_NAMES_MAX]
         if names and first < last:
             self.definitions.append(Definition(first, last, path))
-        head_end = (definition.child_by_field_name("body") or definition).start_byte
-        for place in range(bisect_right(self._places, start), bisect_right(self._places, head_end)):
+        body = definition.child_by_field_name("body")
+        head_end = (body or definition).start_byte
+        if body is None or (body.child_count and not body.child(0).is_named):
+            head_end += 1  # the definition itself, or the bracket that opens its body
+        for place in range(bisect_right(self._places, start), bisect_left(self._places, head_end)):
             self.grades[place] = self.grades[place] or GRADE_INNER
         self._enter(definition, path, visit.depth + 1, nesting=0)
 

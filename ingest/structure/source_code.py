@@ -12,16 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.boundaries import LEVEL_HEADED, LEVEL_LINE, LEVEL_SENTENCE, LEVEL_UNDIVIDED, word_levels
+from encoder.boundaries import LEVEL_HEADED, LEVEL_LINE, LEVEL_SENTENCE, LEVEL_UNDIVIDED, LEVEL_WORD, word_levels
 from encoder.chunk_cuts import CHARS_PER_TOKEN_MAX
 from ingest.structure.code_parser import SOURCE_BYTES_MAX, CodeParser, can_parse
 from ingest.structure.outline import GRADES, GRADES_STATEMENT, Definition
 
 # The first character of every line that has more than blanks. Possessive: a million blank lines are read once.
 _LINE_BEGIN = re.compile(r"(?:\A|\n)\s*+(?=\S)")
-# Levels of the outline's grades, on the scale of ``encoder.boundaries`` and beyond its end.
+# Levels of the outline's grades, on the scale of ``encoder.boundaries`` and beyond its end. A block's first statement
+# is worse to begin with than any other line: it belongs to what opens the block.
 _LEVELS = np.array(
-    [LEVEL_LINE, LEVEL_HEADED, *range(LEVEL_SENTENCE, LEVEL_SENTENCE + GRADES - min(GRADES_STATEMENT))], dtype=np.int8
+    [LEVEL_LINE, LEVEL_HEADED, LEVEL_WORD, *range(LEVEL_SENTENCE, LEVEL_SENTENCE + GRADES - min(GRADES_STATEMENT))],
+    dtype=np.int8,
 )
 
 
