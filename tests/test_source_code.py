@@ -231,6 +231,12 @@ def test_a_child_that_is_gone_is_replaced(caplog: pytest.LogCaptureFixture) -> N
     assert len(caplog.records) == 1
 
 
+def test_without_a_child_code_is_plain_text(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(code_parser.sys, "executable", "/nowhere/python")
+    assert CodeParser().parse("a = 1\n", "python", [0]) is None
+    assert "exit status None" in caplog.text
+
+
 def test_the_child_ends_with_its_parser() -> None:
     parser = CodeParser()
     assert parser.parse("a = 1\n", "python", [0])

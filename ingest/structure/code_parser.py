@@ -78,8 +78,11 @@ class CodeParser:
         return Outline(grades, [Definition(first, last, tuple(path)) for first, last, path in definitions])
 
     def _ask(self, request: bytes) -> bytes | None:
-        """Send a request and wait for the answer; None where the child ended before."""
-        child = self._child or self._start()
+        """Send a request and wait for the answer; None where the child cannot start or ends before."""
+        try:
+            child = self._child or self._start()
+        except OSError:
+            return None
         assert child.stdin is not None
         assert child.stdout is not None
         timer = threading.Timer(WALL_S_MAX, child.kill)

@@ -1,6 +1,7 @@
 """Where source code pauses, and which definitions its tokens lie in. Knows no chunks.
 
-A line is never divided, unless it alone is over the limit of a chunk; between lines, what begins there decides.
+A line, with the blanks after it, is not divided unless it alone is over the limit of a chunk; between lines, what
+begins there decides.
 """
 
 from __future__ import annotations
