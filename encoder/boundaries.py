@@ -31,8 +31,7 @@ def boundary_levels(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64
 
     A heading belongs to what follows it, so the places inside a heading and right after it are poor ones.
     """
-    levels = np.full(len(starts), LEVEL_NONE, dtype=np.int8)
-    levels[1:][starts[1:] > ends[:-1]] = LEVEL_WORD
+    levels = word_levels(starts, ends)
     for pattern, level in ((_LINE, LEVEL_LINE), (_SENTENCE, LEVEL_SENTENCE), (_PARAGRAPH, LEVEL_PARAGRAPH)):
         levels[_tokens_at((match.end() for match in pattern.finditer(text)), starts)] = level
     headings = [match.span() for match in _HEADINGS.finditer(text)]
@@ -43,6 +42,14 @@ def boundary_levels(text: str, starts: NDArray[np.int64], ends: NDArray[np.int64
             inside = levels[begin + 1 : follow + 1]
             inside[inside > LEVEL_HEADED] = LEVEL_HEADED
         levels[first[first < len(levels)]] = LEVEL_HEADING
+    levels[1:][starts[1:] < ends[:-1]] = LEVEL_UNDIVIDED
+    return levels
+
+
+def word_levels(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Grade the place before each token by the tokens alone: whether there is a gap before it."""
+    levels = np.full(len(starts), LEVEL_NONE, dtype=np.int8)
+    levels[1:][starts[1:] > ends[:-1]] = LEVEL_WORD
     levels[1:][starts[1:] < ends[:-1]] = LEVEL_UNDIVIDED
     return levels
 

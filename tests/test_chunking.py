@@ -2,6 +2,7 @@
 
 import functools
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,12 +22,12 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.load(DEFAULT_MODEL_FOLDER)
 
 
-def chunker(tokens_max: int = 16) -> Chunker:
-    return Chunker(tokenizer(), tokens_max)
+def chunker(tokens_max: int = 16, overlap_tokens: int = 0) -> Chunker:
+    return Chunker(tokenizer(), tokens_max, overlap_tokens)
 
 
-def cut(text: str, tokens_max: int = 16) -> list[Chunk]:
-    return chunker(tokens_max).chunk(Document("d", text))
+def cut(text: str, tokens_max: int = 16, overlap_tokens: int = 0) -> list[Chunk]:
+    return chunker(tokens_max, overlap_tokens).chunk(Document("d", text))
 
 
 WORDS = st.sampled_from(
@@ -62,6 +63,8 @@ def check(text: str, chunks: list[Chunk], tokens_max: int) -> None:
         assert end <= chunk.char_start < chunk.char_end <= len(text)
         assert 1 <= chunk.token_count <= tokens_max
         assert len(chunk.text) <= 16 * tokens_max + 2 * UNREAD_CHARS_MAX
+        assert chunk.line_start == 1 + text.count("\n", 0, chunk.char_start)
+        assert chunk.line_end == 1 + text.count("\n", 0, chunk.char_end)
         uncovered.append(text[end : chunk.char_start])
         end = chunk.char_end
     uncovered.append(text[end:])
@@ -98,7 +101,7 @@ def test_no_chunk_is_tiny_and_each_counts_what_its_text_has(words: list[str]) ->
 
 def test_a_short_text_is_one_chunk() -> None:
     (chunk,) = cut("  \n Hello, world! \t\n")
-    assert chunk == Chunk(0, 4, 17, 4, "Hello, world!")
+    assert chunk == Chunk(0, 4, 17, 4, "Hello, world!", line_start=2, line_end=2, headings=())
 
 
 def test_cuts_prefer_paragraphs_then_sentences_then_words() -> None:
@@ -207,8 +210,9 @@ def test_a_passage_never_exceeds_what_is_announced(title: str, text: str) -> Non
 
 
 def test_the_fingerprint_names_the_parameters() -> None:
-    assert chunker(128).fingerprint == "v2-tokens128-title64"
+    assert chunker(128).fingerprint == "v2-code1-tokens128-title64"
     assert chunker(129).fingerprint != chunker(128).fingerprint
+    assert chunker(128, 32).fingerprint == "v2-code1-tokens128-overlap32-title64"
 
 
 def test_too_small_a_limit_is_refused() -> None:
@@ -216,6 +220,76 @@ def test_too_small_a_limit_is_refused() -> None:
         chunker(15)
 
 
-def test_offsets_are_plain_numbers() -> None:
-    (chunk,) = cut("Hello")
-    assert not any(isinstance(value, np.generic) for value in (chunk.char_start, chunk.char_end, chunk.token_count))
+def test_numbers_are_plain() -> None:
+    for chunk in cut("Hello. " * 30, 32, 8):
+        numbers = (chunk.char_start, chunk.char_end, chunk.token_count, chunk.line_start, chunk.line_end)
+        assert not any(isinstance(number, np.generic) for number in numbers)
+
+
+def test_lines_end_with_line_feeds() -> None:
+    text = "one two\rthree\r\n\u2028four\n\n" + "five six. " * 8 + "\nseven"
+    first, *_, last = cut(text)
+    assert (first.line_start, last.line_end) == (1, 5)
+
+
+def test_a_chunk_names_the_headings_it_stands_under() -> None:
+    body = "Some words about it here. " * 12
+    text = f"Before.\n\n# Guide\n\n{body}\n\n## Install\n\n{body}\n\nUse\n---\n\n{body}\n\nIndex\n=====\n\n{body}"
+    chunks = cut(text, 32)
+    paths = [chunk.headings for chunk in chunks]
+    assert paths[:2] == [(), ("Guide",)]
+    assert list(dict.fromkeys(paths)) == [(), ("Guide",), ("Guide", "Install"), ("Guide", "Use"), ("Index",)]
+    for chunk in chunks:
+        assert not chunk.text.startswith("## Install") or chunk.headings == ("Guide", "Install")
+
+
+def test_comments_of_other_languages_are_no_headings() -> None:
+    text = "# not a heading\nname: value\n"
+    (chunk,) = chunker().chunk(Document("d", text), "yaml")
+    assert chunk.headings == ()
+    for language in ("", "Markdown"):
+        (chunk,) = chunker().chunk(Document("d", text), language)
+        assert chunk.headings == ("not a heading",)
+
+
+@given(text=TEXTS, tokens_max=st.integers(32, 60), overlap_tokens=st.integers(1, 16))
+@settings(max_examples=200, deadline=None)
+def test_overlapping_chunks_keep_to_the_limits(text: str, tokens_max: int, overlap_tokens: int) -> None:
+    try:
+        chunks = cut(text, tokens_max, overlap_tokens)
+    except InvalidInput:
+        assert not tokenizer().encode(text)
+        return
+    plain = cut(text, tokens_max - overlap_tokens)
+    assert [chunk.char_end for chunk in chunks] == [chunk.char_end for chunk in plain]
+    previous = 0
+    for chunk, own in zip(chunks, plain, strict=True):
+        assert chunk.text == text[chunk.char_start : chunk.char_end] == chunk.text.strip()
+        assert previous <= chunk.char_start <= own.char_start
+        assert own.token_count <= chunk.token_count <= min(own.token_count + overlap_tokens, tokens_max)
+        assert len(chunk.text) <= 16 * tokens_max + 2 * UNREAD_CHARS_MAX
+        assert chunk.line_start == 1 + text.count("\n", 0, chunk.char_start)
+        assert chunk.line_end == 1 + text.count("\n", 0, chunk.char_end)
+        assert chunk.headings == own.headings
+        previous = chunk.char_start
+
+
+def test_an_overlap_begins_with_a_sentence_a_line_or_a_word() -> None:
+    sentences = cut("One two three four five six. " * 20, 64, 16)
+    assert all(chunk.text.startswith("One two") for chunk in sentences)
+    assert [chunk.token_count for chunk in sentences[1:-1]] == [
+        14 + chunk.token_count for chunk in cut("One two three four five six. " * 20, 48)[1:-1]
+    ]
+    lines = cut("one two three four five six seven\n" * 20, 64, 16)
+    assert all(chunk.text.startswith("one two") for chunk in lines)
+    assert all(later.char_start < earlier.char_end for earlier, later in pairwise(lines))
+    words = cut("unaffable " * 60, 64, 16)
+    assert all(chunk.text.startswith("unaffable") for chunk in words)
+    assert all(later.char_start < earlier.char_end for earlier, later in pairwise(words))
+
+
+@pytest.mark.parametrize(("tokens_max", "overlap_tokens"), [(256, -1), (256, 129), (16, 1), (24, 9)])
+def test_too_much_overlap_is_refused(tokens_max: int, overlap_tokens: int) -> None:
+    with pytest.raises(InvalidInput, match=f"overlap_tokens is {overlap_tokens}; with chunks of") as caught:
+        chunker(tokens_max, overlap_tokens)
+    assert caught.value.field == "overlap_tokens"
