@@ -57,7 +57,7 @@ class Preparer:
                 _keep(slot, document, record)
                 return
         try:
-            slot.chunks = await asyncio.to_thread(self._chunker.chunk, document)
+            slot.chunks = await asyncio.to_thread(self._chunker.chunk, document, _language(document))
         except InvalidInput as error:
             slot.reject(error)
             return
@@ -78,6 +78,11 @@ def checked(item: Item) -> Slot:
     except InvalidInput as error:
         slot.reject(error)
     return slot
+
+
+def _language(document: Document) -> str:
+    language = document.metadata.get("language", "")
+    return language if isinstance(language, str) else ""
 
 
 def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:

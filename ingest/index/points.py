@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
+from ingest.documents import MetadataValue
 from ingest.index.interface import (
     BATCH_CHUNKS_MAX,
     LIMIT_MAX,
@@ -22,7 +23,6 @@ from ingest.index.interface import (
     DocumentKey,
     DocumentRecord,
     IndexedChunk,
-    MetadataValue,
     Scope,
     StoredChunk,
 )

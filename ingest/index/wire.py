@@ -11,12 +11,12 @@ from mambasearch.v1 import index_pb2, metadata_pb2
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
+from ingest.documents import MetadataValue
 from ingest.index.interface import (
     DocumentKey,
     DocumentRecord,
     IndexedChunk,
     IndexHit,
-    MetadataValue,
     Scope,
     SparseVector,
     StoredChunk,
