@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from contextlib import suppress
 from datetime import datetime
@@ -37,7 +38,9 @@ def parse(stream: BinaryIO) -> Parsed:
     except zipfile.BadZipFile as error:
         raise Unreadable(f"is not a Word file that can be read ({error}); save it anew.") from None
     stream.seek(0)
-    page = mammoth.convert_to_html(stream, style_map=_TITLES, convert_image=mammoth.images.img_element(_leave_out))
+    # A copy in memory has no name: mammoth would look for linked pictures beside it.
+    copy = io.BytesIO(stream.read())
+    page = mammoth.convert_to_html(copy, style_map=_TITLES, convert_image=mammoth.images.img_element(_leave_out))
     parsed = read_html(page.value)
     if not parsed.text:
         raise Unreadable("has no text.")

@@ -64,6 +64,7 @@ BLOCKS = frozenset(
         "main",
         "ol",
         "p",
+        "pre",
         "section",
         "summary",
         "table",
@@ -77,6 +78,7 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codec
 # As browsers do: pages that name the first mean the second.
 _MEANT = {"iso8859-1": "cp1252", "ascii": "cp1252"}
 _SPACE = re.compile(r"[^\S\xa0]+")
+_CELL = " | "
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -140,8 +142,8 @@ def _main(root: Any) -> Any:  # noqa: ANN401 - lxml's elements come without type
 
 
 def _title(root: Any) -> str:  # noqa: ANN401
-    # The page's own, not that of a drawing in it.
-    for path in (".//head/title", ".//title", ".//h1"):
+    # In the head it is the page's own, not that of a drawing in it.
+    for path in (".//head/title", ".//h1"):
         found = root.find(path)
         if found is not None and (title := _line("".join(found.itertext()))):
             return title
@@ -177,61 +179,78 @@ def _is_hidden(element: Any) -> bool:  # noqa: ANN401
 
 
 class _Writer:
-    """Puts words into lines and blocks as a reader of the page sees them."""
+    """Puts words into lines and blocks as a reader of the page sees them.
+
+    Breaks and marks wait for the text that comes after them: of two breaks the larger one counts, and a heading or an
+    entry without text leaves nothing.
+    """
 
     def __init__(self) -> None:
         self._parts: list[str] = []
-        self._end = "\n\n"  # how the text ends so far: a mark needs no second one
+        self._break = ""
+        self._mark = ""
+        self._cells = 0  # of this row
+        self._row_is_empty = False
         self._preformatted = 0
 
     def open(self, tag: str) -> None:
         """Begin what the element begins."""
         if tag in HEADINGS:
-            self._break("\n\n")
-            self._put(HEADINGS[tag])
-        elif tag == "pre":
-            self._break("\n\n")
-            self._preformatted += 1
+            self._end_block()
+            self._mark = HEADINGS[tag]
         elif tag == "li":
-            self._break("\n")
-            self._put("- ")
-        elif tag in ("br", "tr"):
-            self._break("\n")
+            self._end_line()
+            self._mark = "- "
+        elif tag == "br":
+            self._break = "\n\n" if self._break else "\n"
+        elif tag == "tr":
+            self._end_line()
+            self._cells, self._row_is_empty = 0, True
         elif tag in ("td", "th"):
-            if not self._end.endswith("\n"):
-                self._put(" | ")
+            self._cells += 1
+            if self._cells > 1:
+                if self._row_is_empty and self._parts:
+                    self._parts.append(self._break)
+                self._parts.append(_CELL)
+                self._break, self._mark, self._row_is_empty = "", "", False
         elif tag in BLOCKS:
-            self._break("\n\n")
+            self._end_block()
+            self._preformatted += tag == "pre"
 
     def close(self, tag: str) -> None:
         """End what the element ends."""
-        if tag == "pre":
-            self._preformatted = max(self._preformatted - 1, 0)
-        if tag in HEADINGS or tag in BLOCKS or tag == "pre":
-            self._break("\n\n")
+        if tag in HEADINGS or tag == "li":
+            self._mark = ""
+        if tag in HEADINGS or tag in BLOCKS:
+            self._end_block()
+            self._preformatted -= tag == "pre" and self._preformatted > 0
         elif tag in ("li", "tr"):
-            self._break("\n")
+            self._end_line()
 
     def write(self, text: str) -> None:
         """Add text; white space counts only where the page says so."""
         if not self._preformatted:
             text = _SPACE.sub(" ", text)
-            if self._end.endswith(("\n", " ")):
+            if self._break or self._mark or not self._parts or self._parts[-1].endswith((" ", "\n")):
                 text = text.removeprefix(" ")
-        if text:
-            self._put(text)
+        if not text:
+            return
+        if self._parts:
+            self._parts.append(self._break)
+        self._parts.append(self._mark + text)
+        self._break, self._mark, self._row_is_empty = "", "", False
 
     def text(self) -> str:
         """Give all of it."""
         lines = (line.rstrip() for line in "".join(self._parts).split("\n"))
         return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip("\n")
 
-    def _put(self, text: str) -> None:
-        self._parts.append(text)
-        self._end = text[-2:]
+    def _end_line(self) -> None:
+        self._break = self._break or ("" if self._is_at_mark() else "\n")
 
-    def _break(self, mark: str) -> None:
-        # A mark of a list or heading with nothing after it yet waits for its text.
-        if self._end in ("- ", "# ") or self._end.endswith(mark):
-            return
-        self._put(mark if not self._end.endswith("\n") else "\n")
+    def _end_block(self) -> None:
+        self._break = self._break if self._is_at_mark() else "\n\n"
+
+    def _is_at_mark(self) -> bool:
+        """Say whether a mark waits for its text: that goes on the same line."""
+        return bool(self._mark) or self._parts[-1:] == [_CELL]
