@@ -38,9 +38,11 @@ def read_parquet(stream: BinaryIO, source: str, *, name: str) -> Iterator[Docume
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             fields = _read_schema(file.schema_arrow, source)
             for batch in file.iter_batches(_batch_rows(file, source), use_threads=False):
+                columns = [_in_microseconds(column) for column in batch.columns]
                 for row in range(batch.num_rows):
                     number += 1
-                    yield _read_row(batch, row, fields, f"{source}:{number}", f"{name}:{number}")
+                    cells = [column[row] for column in columns]
+                    yield _read_row(cells, fields, f"{source}:{number}", f"{name}:{number}")
     except InvalidInput as error:
         yield LoadError(source, error)
     except (pa.ArrowException, OSError, MemoryError) as error:
@@ -111,14 +113,21 @@ def _is_string(kind: pa.DataType) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _read_row(
-    batch: pa.RecordBatch, index: int, fields: list[str], place: str, default_id: str
-) -> Document | LoadError:
+def _in_microseconds(column: pa.Array) -> pa.Array:
+    """Round finer times down: Python has none."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        return column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return column
+
+
+def _read_row(cells: list[Any], fields: list[str], place: str, default_id: str) -> Document | LoadError:
     row: dict[str, object] = {}
     metadata = {}
     try:
-        for field, column in zip(fields, batch.columns, strict=True):
-            value = _value(column[index], field, place)
+        for field, cell in zip(fields, cells, strict=True):
+            value = _value(cell, field, place)
             if value is None:
                 continue
             if field in FIELDS:
