@@ -1,7 +1,7 @@
-"""The process that parses files of strangers: ``python -m ingest.loading.child SOCKET``, which is a file descriptor.
+"""The process that parses files of strangers: ``python -m ingest.loading.child SOCKET MEMORY_BYTES``.
 
-It has little memory and little time for each file, and whatever it does or becomes, the one that asks goes on. Knows
-the files that it is handed, open, and no folder.
+The socket is a file descriptor. The process has little memory and little time for each file, and whatever it does or
+becomes, the one that asks goes on. Knows the files that it is handed, open, and no folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import BinaryIO, Protocol, cast
 
 from ingest.loading.parsed import Parsed, Unreadable
 
-MEMORY_BYTES_MAX = 2 * 1024 * 1024 * 1024  # of addresses, those of Python and the libraries included
 REQUEST_BYTES_MAX = 4096
 EXTRA = "documents"
 MODULES = {
@@ -29,7 +28,6 @@ MODULES = {
     "mail": "ingest.loading.mail_text",
 }
 _REASON_CHARS_MAX = 300
-_FULL = f"needs more than {MEMORY_BYTES_MAX} bytes of memory to be read; split it."
 
 
 class Parser(Protocol):
@@ -74,7 +72,8 @@ def _answer(kind: str, stream: BinaryIO, text_bytes_max: int) -> bytes:
         message = f"needs {error.name or error} to be read; install it: pip install 'mamba-search[{EXTRA}]'."
         return _failure(message)
     except MemoryError:
-        return _failure(_FULL, full=True)
+        memory_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+        return _failure(f"needs more than {memory_bytes} bytes of memory to be read; split it.", full=True)
     except Exception as error:  # noqa: BLE001 - a broken file makes a parser raise anything
         reason = f"{type(error).__name__}: {error}"[:_REASON_CHARS_MAX]
         return _failure(f"is broken ({reason}); save it anew.")
@@ -85,9 +84,9 @@ def _failure(message: str, *, full: bool = False) -> bytes:
     return json.dumps({"error": message, "full": full}).encode()
 
 
-def main(descriptor: int) -> None:
-    """Give up what parsing needs not, then serve."""
-    for limit, most in ((resource.RLIMIT_AS, MEMORY_BYTES_MAX), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+def main(descriptor: int, memory_bytes: int) -> None:
+    """Give up what parsing does not need, then serve."""
+    for limit, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
         resource.setrlimit(limit, (most, most))
     logging.disable()  # libraries tell at length what is wrong with a file
     with socket.socket(fileno=descriptor) as connection:
@@ -95,4 +94,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

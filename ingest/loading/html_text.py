@@ -92,21 +92,23 @@ def parse(stream: BinaryIO) -> Parsed:
 
 def decode_html(data: bytes) -> str:
     """Decode by the byte order mark, the encoding that a page names, or UTF-8; :class:`Unreadable` if it is another."""
-    encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "")
-    if not encoding and (named := _CHARSET.search(data, 0, _CHARSET_BYTES)):
-        encoding = named.group(1).decode("ascii", "replace")
+    named = next((name for mark, name in _BOMS if data.startswith(mark)), "")
+    if not named and (found := _CHARSET.search(data, 0, _CHARSET_BYTES)):
+        named = found.group(1).decode("ascii", "replace")
     try:
-        encoding = codecs.lookup(encoding or "utf-8").name
-    except LookupError:
-        raise Unreadable(f"names an encoding {encoding!r} that is not known; convert it to UTF-8.") from None
-    if encoding.startswith("utf-16") and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-8"  # the name could be read, so it is wrong
-    try:
-        return data.decode(_MEANT.get(encoding, encoding))
+        encoding = codecs.lookup(named or "utf-8").name
+        if encoding.startswith("utf-16") and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            encoding = "utf-8"  # the name could be read, so it is wrong
+        page = data.decode(_MEANT.get(encoding, encoding))
     except UnicodeDecodeError as error:
         raise Unreadable(f"is not {encoding} (byte {error.start}); convert it, for example with iconv.") from None
-    except (LookupError, ValueError):  # codecs that make no text
-        raise Unreadable(f"names an encoding {encoding!r} of no text; convert it to UTF-8.") from None
+    except (LookupError, ValueError):  # the latter from codecs of other things than text
+        raise Unreadable(f"names an encoding {named!r} that is not known; convert it to UTF-8.") from None
+    if "\0" in page:
+        raise Unreadable(
+            f"is no web page (character {page.index(chr(0))} is NUL): it is binary, or of another encoding."
+        )
+    return page
 
 
 def read_html(page: str) -> Parsed:
@@ -116,10 +118,15 @@ def read_html(page: str) -> Parsed:
         root = etree.fromstring(page.encode(), parser)
     except etree.XMLSyntaxError:
         root = None
+    # A tree that breaks off looks like any other.
+    fatal = [entry for entry in parser.error_log if entry.level == etree.ErrorLevels.FATAL]
+    if any(entry.type == etree.ErrorTypes.ERR_NO_MEMORY for entry in fatal):
+        raise MemoryError
+    if fatal:
+        reason = fatal[0].message.partition(",")[0]
+        raise Unreadable(f"cannot be read to its end ({reason}); simplify the page.")
     if root is None:
         return Parsed("")
-    if fatal := [entry.message for entry in parser.error_log if entry.level == etree.ErrorLevels.FATAL]:
-        raise Unreadable(f"cannot be read to its end ({fatal[0].partition(',')[0]}); simplify the page.")
     text = ""
     if (main := _main(root)) is not None:
         text = _read(main, LEFT_OUT)

@@ -20,6 +20,7 @@ from ingest.documents import TEXT_BYTES_MAX
 from ingest.loading.parsed import Parsed, Unreadable
 
 TIME_S = 60
+MEMORY_BYTES_MAX = 2 * 1024 * 1024 * 1024  # of addresses, those of Python and the libraries included
 FILES_MAX = 1000  # of one child: what leaks is given back with it
 # Quotes and breaks are two characters in JSON, and few texts hold many characters that are more.
 ANSWER_BYTES_MAX = 2 * TEXT_BYTES_MAX
@@ -29,8 +30,9 @@ _NO_ANSWER = "ended the process that reads such files ({}); it is broken, or mad
 class ParsingProcess:
     """A child for many files, one at a time; started at the first of them, and anew where it ended."""
 
-    def __init__(self, time_s: int = TIME_S) -> None:
+    def __init__(self, time_s: int = TIME_S, memory_bytes: int = MEMORY_BYTES_MAX) -> None:
         self._time_s = time_s
+        self._memory_bytes = memory_bytes
         self._child: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._files = 0  # of this child
@@ -83,8 +85,9 @@ class ParsingProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             # -P: a module in the folder where the command was started is none of ours.
+            command = [sys.executable, "-P", "-m", "ingest.loading.child"]
             self._child = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-P", "-m", "ingest.loading.child", str(theirs.fileno())],
+                [*command, str(theirs.fileno()), str(self._memory_bytes)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
