@@ -24,6 +24,8 @@ _LIST_COMMAND = (
     *("git", "-c", "core.fsmonitor=false", "ls-files"),
     *("-z", "--cached", "--others", "--exclude-standard", "--deduplicate"),
 )
+# A repository may be incomplete, and name a program that would fetch the rest.
+_NO_FETCHING = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none", "GIT_OPTIONAL_LOCKS": "0"}
 _READ_BYTES = 1 << 16
 _CONTROL = bytes(code for code in range(32) if code not in b"\t\n\r\f\b\x1b")
 
@@ -68,7 +70,8 @@ class _GitFailed(Exception):
 def _list_files(root: Path) -> Iterator[str]:
     """Give the names as git writes them, not all at once."""
     # Inside a hook of git, such variables name another repository.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # noqa: TID251
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # noqa: TID251
+    environment = {**inherited, **_NO_FETCHING}
     with tempfile.TemporaryFile() as messages:
         try:
             git = subprocess.Popen(  # noqa: S603 - no word of it is from outside

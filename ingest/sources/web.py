@@ -9,8 +9,9 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
 from typing import BinaryIO
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from encoder.errors import InvalidInput
 from ingest.files import FoundFile
@@ -36,7 +37,10 @@ def fetched(url: str, policy: SourcePolicy) -> Iterator[FoundFile]:
     with tempfile.TemporaryFile() as copy:
         place, content_type, size = _fetch(url, policy, copy)
         kind = _kind_of(url, place, content_type)
-        yield FoundFile(url, urlunsplit(urlsplit(url)._replace(fragment="")), size, kind, lambda: _reopen(copy))
+        parts = urlsplit(url)
+        name = urlunsplit(parts._replace(fragment=""))
+        title = PurePosixPath(unquote(parts.path)).stem or parts.netloc
+        yield FoundFile(url, name, size, kind, lambda: _reopen(copy), title=title)
 
 
 def _fetch(url: str, policy: SourcePolicy, copy: BinaryIO) -> tuple[str, str, int]:
