@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from encoder.errors import InvalidInput
-from ingest.documents import MetadataValue, check_metadata
+from ingest.documents import METADATA_FIELDS_MAX, MetadataValue, check_metadata
 from ingest.loading.values import metadata_name, read_time
 
+FIELDS_MAX = METADATA_FIELDS_MAX - 4  # what else is known of a file needs some
 _CHARS_MAX = 1 << 16
 _BLOCK = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _FIELD = re.compile(r"([A-Za-z][\w -]*):(?:[ \t]+(.*))?")
@@ -33,6 +34,8 @@ def read_front_matter(text: str) -> tuple[str, dict[str, MetadataValue]]:
         metadata = _read_fields(block.group(1).splitlines())
         check_metadata({name: value for name, value in metadata.items() if name != "title"})
     except (_NotSimple, InvalidInput):
+        return text, {}
+    if len(metadata) > FIELDS_MAX:
         return text, {}
     return text[block.end() :], metadata
 

@@ -236,6 +236,7 @@ def test_front_matter(tmp_path: Path) -> None:
         "a: 1\na: 2",
         "a: b # c",
         "a: " + "x" * 2000,
+        "\n".join(f"a{number}: 1" for number in range(61)),
     ],
 )
 def test_front_matter_that_is_not_simple_stays_text(tmp_path: Path, front: str) -> None:
