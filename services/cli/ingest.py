@@ -28,7 +28,7 @@ def ingest(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, patterns ('docs/**/*.md'), git repositories, URLs (https, s3, gs); - is standard input."
+            help="Files, folders, patterns ('docs/**/*.md'), git repositories, URLs (https, s3, gs); - is stdin."
         ),
     ],
     target: Annotated[
