@@ -1,4 +1,4 @@
-"""JSON lines into documents: one object a line, with ``text``, and maybe an id, a title and a source."""
+"""JSON lines into documents: one object a line with ``text``, maybe also an id, a title, metadata and more."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 from encoder.errors import InvalidInput
 from ingest.documents import TEXT_BYTES_MAX, Document
+from ingest.loading.rows import make_document
+from ingest.loading.values import from_json
 from ingest.receipts import LoadError
 
-ID_FIELDS = ("document_id", "_id", "id")
 # Escapes may double a text's size; a line far beyond holds no acceptable document.
 LINE_BYTES_MAX = 2 * TEXT_BYTES_MAX
 _BOM = b"\xef\xbb\xbf"
@@ -65,30 +66,11 @@ def _read_line(line: bytes, place: str, default_id: str) -> Document:
         raise InvalidInput("text", f"{place} is not JSON that can be read ({error}); correct it.") from None
     if not isinstance(row, dict):
         raise InvalidInput("text", f'{place} is not a JSON object; write {{"text": …}}.')
-    id_field = next((field for field in ID_FIELDS if row.get(field) is not None), None)
-    document_id = default_id if id_field is None else _read_id(row[id_field], id_field, place)
-    if row.get("text") is None:
-        raise InvalidInput("text", f"{place}: text is missing; give the document's text.")
-    return Document(
-        document_id=document_id,
-        text=_read_string(row, "text", place),
-        title=_read_string(row, "title", place),
-        source=_read_string(row, "source", place) or place,
-    )
-
-
-def _read_id(value: object, field: str, place: str) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str):
-        return value
-    raise InvalidInput(field, f"{place}: {field} is {json.dumps(value)[:60]}; it must be a string or a whole number.")
-
-
-def _read_string(row: dict[str, object], field: str, place: str) -> str:
-    value = row.get(field)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise InvalidInput(field, f"{place}: {field} is {json.dumps(value)[:60]}; it must be a string.")
-    return value
+    given = row.get("metadata")
+    if given is not None and not isinstance(given, dict):
+        raise InvalidInput("metadata", f"{place}: metadata is {json.dumps(given)[:60]}; it must be an object.")
+    try:
+        metadata = {name: from_json(f"metadata.{name}", value) for name, value in (given or {}).items()}
+    except InvalidInput as error:
+        raise InvalidInput(error.field, f"{place}: {error}") from None
+    return make_document(row, metadata, place=place, default_id=default_id)

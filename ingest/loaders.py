@@ -1,64 +1,106 @@
-"""Files into documents: plain text, Markdown, JSON lines. One at a time, never all in memory. Knows no index.
+"""Sources into documents, of all kinds, one at a time and never all in memory. Knows no index.
 
 What cannot be read becomes a :class:`LoadError`, and the rest goes on.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from encoder.errors import InvalidInput
-from ingest.documents import TEXT_BYTES_MAX, TITLE_CHARS_MAX, Document
-from ingest.files import FoundFile, find_files
+from ingest.documents import (
+    TEXT_BYTES_MAX,
+    TITLE_CHARS_MAX,
+    Document,
+    MetadataValue,
+    check_metadata,
+)
+from ingest.files import FoundFile, reason
 from ingest.json_lines import looks_like_json_lines, read_json_lines
+from ingest.loading.csv_rows import read_csv
+from ingest.loading.kinds import BYTES_MAX, CONTAINER_BYTES_MAX, Kind
+from ingest.loading.mailbox import read_messages
+from ingest.loading.parquet_rows import read_parquet
+from ingest.loading.parsed import Parsed, Unreadable
+from ingest.loading.parsing import ParsingProcess
+from ingest.loading.plain_text import decode_text, read_markdown
+from ingest.loading.seen import SeenDocuments
 from ingest.receipts import LoadError
+from ingest.sources.finding import find_sources, is_local
+from ingest.sources.policy import EVERYTHING, SourcePolicy
 
 STDIN = "-"
-MARKDOWN_SUFFIXES = frozenset({".md", ".markdown"})
-JSON_LINES_SUFFIXES = frozenset({".jsonl", ".ndjson"})
-TEXT_SUFFIXES = frozenset({".txt", ".text"})
-SUFFIXES = MARKDOWN_SUFFIXES | JSON_LINES_SUFFIXES | TEXT_SUFFIXES
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]++([^\n]*?)[ \t]*#*[ \t]*\r?$", re.MULTILINE)
-_HEADING_CHARS = 1 << 16  # a title is looked for in so much of the text
+# Kinds that the child parses, by its names for them.
+PARSED = {Kind.HTML: "html", Kind.PDF: "pdf", Kind.DOCX: "docx", Kind.MAIL: "mail"}
+# Kinds whose size says how much text there is to come.
+MOSTLY_TEXT = frozenset((Kind.TEXT, Kind.MARKDOWN, Kind.JSON_LINES, Kind.CSV, Kind.TSV))
 
 
-def load_documents(paths: Sequence[Path], stdin: BinaryIO | None = None) -> Iterator[Document | LoadError]:
-    """Read files and folders, in the order given; ``-`` is ``stdin``.
+def load_documents(
+    paths: Sequence[Path | str],
+    stdin: BinaryIO | None = None,
+    *,
+    policy: SourcePolicy = EVERYTHING,
+    skipped: Counter[str] | None = None,
+) -> Iterator[Document | LoadError]:
+    """Read sources in the order given: files, folders, patterns, git repositories, URLs; ``-`` is ``stdin``.
 
-    A folder gives its ``.txt``, ``.md`` and ``.jsonl`` files and those of its folders, in the order of their names,
-    hidden ones left out, links to folders not followed, links that lead out of it refused. A file named by itself is
-    read as plain text where its suffix is another. A document's id is its path relative to the folder given (the name
-    alone for a file); JSON lines bring their own. Two files with one id are an error: the second would replace the
-    first.
+    A folder gives its files whose endings are known and those of its folders, in the order of their names, hidden ones
+    left out, links to folders not followed, links that lead out of it refused. A file named by itself is read as plain
+    text where its ending says nothing. A document's id is its path relative to the folder given (the name alone for a
+    file); rows bring their own. Of two documents with one id, the second is an error: it would replace the first. What
+    the policy does not allow is an error, too. Files of repositories that are no text are counted in ``skipped``.
     """
-    sources: dict[str, str] = {}
-    for path in paths:
-        if str(path) == STDIN:
-            if stdin is None:
-                raise InvalidInput("paths", "- stands for standard input, of which there is none here.")
-            yield from _load_stdin(stdin)
-            continue
-        for found in find_files(path, SUFFIXES):
+    counted: Counter[str] = Counter() if skipped is None else skipped
+    with closing(SeenDocuments()) as seen, ParsingProcess() as parser:
+        for path in paths:
+            for item in _load_source(str(path), stdin, policy, counted, parser):
+                if isinstance(item, LoadError):
+                    yield item
+                    continue
+                try:
+                    seen.add(item)
+                except InvalidInput as error:
+                    yield LoadError(item.source, error)
+                else:
+                    yield item
+
+
+def total_bytes(paths: Sequence[Path | str]) -> int | None:
+    """Add up the sizes of the files that :func:`load_documents` will read.
+
+    None where that says nothing of how much text there is: standard input, URLs, PDF and the like are among them.
+    """
+    total = 0
+    for path in map(str, paths):
+        if path == STDIN or not is_local(path):
+            return None
+        for found in find_sources(path, EVERYTHING, Counter()):
             if isinstance(found, LoadError):
-                yield found
-            elif found.path.suffix.lower() in JSON_LINES_SUFFIXES:
-                yield from _load_json_lines(found)
-            elif (first := sources.setdefault(found.name, str(found.path))) != str(found.path):
-                message = f"{found.path} has the same document_id, {found.name!r}, as {first}; give a common folder."
-                yield LoadError(str(found.path), InvalidInput("document_id", message))
-            else:
-                yield _load_text(found)
+                continue
+            if found.kind not in MOSTLY_TEXT:
+                return None
+            total += found.size
+    return total
 
 
-def total_bytes(paths: Sequence[Path]) -> int | None:
-    """Add up the sizes of the files that :func:`load_documents` will read; None where standard input is among them."""
-    if any(str(path) == STDIN for path in paths):
-        return None
-    found = (found for path in paths for found in find_files(path, SUFFIXES))
-    return sum(file.size for file in found if isinstance(file, FoundFile))
+def _load_source(
+    path: str, stdin: BinaryIO | None, policy: SourcePolicy, skipped: Counter[str], parser: ParsingProcess
+) -> Iterator[Document | LoadError]:
+    if path == STDIN:
+        if stdin is None:
+            raise InvalidInput("paths", "- stands for standard input, of which there is none here.")
+        yield from _load_stdin(stdin)
+        return
+    for found in find_sources(path, policy, skipped):
+        if isinstance(found, LoadError):
+            yield found
+        else:
+            yield from _load_file(found, parser)
 
 
 def _load_stdin(stdin: BinaryIO) -> Iterator[Document | LoadError]:
@@ -68,48 +110,93 @@ def _load_stdin(stdin: BinaryIO) -> Iterator[Document | LoadError]:
         yield from read_json_lines(stdin, "stdin", first_line=first)
         return
     data = first + stdin.read(TEXT_BYTES_MAX + 1 - len(first))
-    yield _make_document(data, name="stdin", source="stdin", title="", markdown=False)
+    try:
+        yield Document(document_id="stdin", text=_decode(data), source="stdin")
+    except Unreadable as error:
+        yield _refused("stdin", error)
 
 
-def _load_json_lines(file: FoundFile) -> Iterator[Document | LoadError]:
+def _load_file(file: FoundFile, parser: ParsingProcess) -> Iterator[Document | LoadError]:
+    try:
+        _check_size(file)
+        with file.open() as stream:
+            yield from _read(file, stream, parser)
+    except Unreadable as error:
+        yield _refused(file.source, error)
+    except OSError as error:
+        message = f"{file.source} cannot be read ({reason(error)})."
+        yield LoadError(file.source, InvalidInput("paths", message))
+
+
+def _check_size(file: FoundFile) -> None:
+    limit = BYTES_MAX.get(file.kind)
     if not file.size:
-        yield LoadError(str(file.path), InvalidInput("text", f"{file.path} is empty; it holds no document."))
-        return
-    try:
-        with file.path.open("rb") as stream:
-            yield from read_json_lines(stream, file.path.as_posix(), name=file.name)
-    except OSError as error:
-        yield _unreadable(file.path, error)
+        raise Unreadable("is empty; it holds no document.")
+    if limit is not None and file.size > limit:
+        raise Unreadable(f"has {file.size} bytes; the limit of {file.kind.value} is {limit}. Split it.")
 
 
-def _load_text(file: FoundFile) -> Document | LoadError:
-    try:
-        with file.path.open("rb") as stream:
-            data = stream.read(TEXT_BYTES_MAX + 1)
-    except OSError as error:
-        return _unreadable(file.path, error)
-    markdown = file.path.suffix.lower() in MARKDOWN_SUFFIXES
-    return _make_document(data, name=file.name, source=file.path.as_posix(), title=file.path.stem, markdown=markdown)
+def _read(file: FoundFile, stream: BinaryIO, parser: ParsingProcess) -> Iterator[Document | LoadError]:
+    kind = file.kind
+    if kind is Kind.JSON_LINES:
+        yield from read_json_lines(stream, file.source, name=file.name)
+    elif kind in (Kind.CSV, Kind.TSV):
+        yield from read_csv(stream, file.source, name=file.name, delimiter="\t" if kind is Kind.TSV else ",")
+    elif kind is Kind.PARQUET:
+        yield from read_parquet(stream, file.source, name=file.name)
+    elif kind is Kind.MBOX:
+        yield from _read_mailbox(file, stream, parser)
+    elif kind in PARSED:
+        yield _make_document(file, parser.parse(PARSED[kind], stream), file.metadata)
+    else:
+        text, title, metadata = _decode(stream.read(TEXT_BYTES_MAX + 1)), "", file.metadata
+        if kind is Kind.MARKDOWN:
+            text, title, said = read_markdown(text)
+            metadata = {**said, **file.metadata}
+        yield _make_document(file, Parsed(text, title), metadata)
 
 
-def _make_document(data: bytes, *, name: str, source: str, title: str, markdown: bool) -> Document | LoadError:
+def _read_mailbox(file: FoundFile, stream: BinaryIO, parser: ParsingProcess) -> Iterator[Document | LoadError]:
+    for message in read_messages(stream):
+        place = f"{file.source}:{message.number}"
+        try:
+            _check_message_size(message.size)
+            parsed = parser.parse(PARSED[Kind.MAIL], message.file)
+        except Unreadable as error:
+            yield _refused(place, error)
+        else:
+            yield _make_document(file, parsed, file.metadata, f":{message.number}")
+
+
+def _check_message_size(size: int) -> None:
+    if size > CONTAINER_BYTES_MAX:
+        raise Unreadable(f"has {size} bytes; the limit of a message is {CONTAINER_BYTES_MAX}.")
+
+
+def _decode(data: bytes) -> str:
     if len(data) > TEXT_BYTES_MAX:
-        message = f"{source} has more than {TEXT_BYTES_MAX} bytes, the limit of a document; split it."
-        return LoadError(source, InvalidInput("text", message))
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"{source} is not UTF-8 (byte {error.start}); convert it, for example with iconv."
-        return LoadError(source, InvalidInput("text", message))
+        raise Unreadable(f"has more than {TEXT_BYTES_MAX} bytes, the limit of a document; split it.")
+    text = decode_text(data)
     if not text.strip():
-        return LoadError(
-            source, InvalidInput("text", f"{source} is empty or only white space; there is nothing in it.")
-        )
-    if markdown and (heading := _HEADING.search(text, 0, _HEADING_CHARS)):
-        found = heading.group(1).strip()
-        title = found if 0 < len(found) <= TITLE_CHARS_MAX else title
-    return Document(document_id=name, text=text, title=title, source=source)
+        raise Unreadable("is empty or only white space; there is nothing in it.")
+    return text
 
 
-def _unreadable(path: Path, error: OSError) -> LoadError:
-    return LoadError(str(path), InvalidInput("paths", f"{path} cannot be read ({error.strerror})."))
+def _make_document(file: FoundFile, parsed: Parsed, metadata: Mapping[str, MetadataValue], place: str = "") -> Document:
+    """Put together what was found and what was read; ``place`` is that of a document among several of a file."""
+    title = parsed.title if 0 < len(parsed.title) <= TITLE_CHARS_MAX else file.title or PurePosixPath(file.name).stem
+    known = {**{name: value for name, value in parsed.metadata.items() if _is_within_limits(name, value)}, **metadata}
+    return Document(file.name + place, parsed.text, title, file.source + place, known)
+
+
+def _is_within_limits(name: str, value: MetadataValue) -> bool:
+    """Say whether what a file tells of itself can be kept: an endless list of recipients costs no document."""
+    try:
+        check_metadata({name: value})
+    except InvalidInput:
+        return False
+    return True
+
+
+def _refused(source: str, error: Unreadable) -> LoadError:
+    return LoadError(source, InvalidInput("text", f"{source} {error}"))

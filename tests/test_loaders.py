@@ -12,6 +12,7 @@ import pytest
 from encoder.errors import InvalidInput
 from ingest.documents import Document
 from ingest.loaders import load_documents, total_bytes
+from ingest.loading.kinds import BYTES_MAX, Kind
 from ingest.receipts import LoadError
 
 
@@ -42,7 +43,8 @@ def test_a_folder_is_read_in_the_order_of_names_without_hidden_files(tmp_path: P
     found = load(tmp_path)
     assert ids(found) == ["a/b/c.TXT", "a/z.md", "a.txt", "b.txt"]
     assert isinstance(found[2], Document)
-    assert found[2] == Document("a.txt", "Text of a.txt", title="a", source=(tmp_path / "a.txt").as_posix())
+    source = (tmp_path / "a.txt").as_posix()
+    assert found[2] == Document("a.txt", "Text of a.txt", title="a", source=source, metadata={"path": "a.txt"})
 
 
 def test_a_file_named_by_itself_is_read_whatever_its_suffix(tmp_path: Path) -> None:
@@ -66,9 +68,9 @@ def test_markdown_is_titled_by_its_first_heading(tmp_path: Path, text: str, titl
 
 
 def test_text_is_kept_as_it_is_but_for_a_byte_order_mark(tmp_path: Path) -> None:
-    (found,) = load(write(tmp_path / "a.txt", b"\xef\xbb\xbf# one\r\ntwo\r\x00\n"))
+    (found,) = load(write(tmp_path / "a.txt", b"\xef\xbb\xbf# one\r\ntwo\r\x01\n"))
     assert isinstance(found, Document)
-    assert (found.text, found.title) == ("# one\r\ntwo\r\x00\n", "a")
+    assert (found.text, found.title) == ("# one\r\ntwo\r\x01\n", "a")
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -103,26 +105,30 @@ def test_json_lines(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_one_error_and_the_rest_goes_on(tmp_path: Path, line: bytes, field: str, message: str) -> None:
-    good = b'{"id": "good", "text": "x"}'
-    path = write(tmp_path / "rows.jsonl", b"\n".join([good, line, good]))
+    path = write(tmp_path / "rows.jsonl", b"\n".join([b'{"id": 1, "text": "x"}', line, b'{"id": 3, "text": "x"}']))
     before, error, after = load(path)
     assert isinstance(error, LoadError)
     assert error.error.field == field
     assert error.source == f"{path.as_posix()}:2"
     with pytest.raises(InvalidInput, match=message):
         raise error.error
-    assert before == Document("good", "x", source=f"{path.as_posix()}:1")
-    assert after == Document("good", "x", source=f"{path.as_posix()}:3")
+    assert before == Document("1", "x", source=f"{path.as_posix()}:1")
+    assert after == Document("3", "x", source=f"{path.as_posix()}:3")
 
 
 def test_a_line_or_a_file_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest.json_lines.LINE_BYTES_MAX", 50)
+    monkeypatch.setitem(BYTES_MAX, Kind.TEXT, 50)
     monkeypatch.setattr("ingest.loaders.TEXT_BYTES_MAX", 50)
-    rows = [json.dumps({"id": "a", "text": text}) for text in ("short", "x" * 3_000_000, "after")]
+    rows = [
+        json.dumps({"id": name, "text": text}) for name, text in (("a", "short"), ("b", "x" * 3_000_000), ("c", ""))
+    ]
     found = load(write(tmp_path / "rows.jsonl", "\n".join(rows)))
-    assert ids(found) == ["a", f"error in {(tmp_path / 'rows.jsonl').as_posix()}:2", "a"]
+    assert ids(found) == ["a", f"error in {(tmp_path / 'rows.jsonl').as_posix()}:2", "c"]
     error = the_error(load(write(tmp_path / "a.txt", "x" * 51)))
-    assert str(error.error).endswith("a.txt has more than 50 bytes, the limit of a document; split it.")
+    assert str(error.error).endswith("a.txt has 51 bytes; the limit of plain text is 50. Split it.")
+    error = the_error(load("-", stdin=b"x" * 51))
+    assert str(error.error) == "stdin has more than 50 bytes, the limit of a document; split it."
     assert len(load(write(tmp_path / "b.txt", "x" * 50))) == 1
 
 
@@ -130,8 +136,9 @@ def test_a_line_or_a_file_that_is_too_long(tmp_path: Path, monkeypatch: pytest.M
     ("content", "message"),
     [
         (b"ab\xff\xfecd", r"is not UTF-8 \(byte 2\); convert it"),
-        ("héllo".encode("utf-16"), r"is not UTF-8 \(byte 0\)"),
-        (b"", "is empty or only white space"),
+        ("héllo".encode("utf-16"), r"is not text \(byte 3 is NUL\): it is binary, or UTF-16"),
+        (b"\x7fELF\x02\x01\x01\0\0", r"is not text \(byte 7 is NUL\)"),
+        (b"", "is empty; it holds no document"),
         (b" \n\t", "is empty or only white space"),
     ],
 )
@@ -154,7 +161,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     messages = [str(item.error) for item in found if isinstance(item, LoadError)]
     assert len(messages) == len(found) == 5
     assert "missing cannot be read (No such file or directory)" in messages[0]
-    assert "empty holds no file to read (.jsonl, .markdown, .md, .ndjson, .text, .txt)" in messages[1]
+    assert "empty holds no file to read (.csv, .docx, .eml, .htm, .html, .jsonl, " in messages[1]
     assert "other holds no file to read" in messages[2]
     assert "pipe is neither a file nor a folder" in messages[3]
     assert "loop cannot be read" in messages[4]
@@ -198,12 +205,23 @@ def test_a_file_that_vanishes_between_finding_and_reading(tmp_path: Path) -> Non
     assert "b.txt cannot be read" in str(the_error(list(found)).error)
 
 
-def test_two_files_with_one_id_are_an_error(tmp_path: Path) -> None:
+def test_the_second_document_of_an_id_is_an_error(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a" / "x.txt", "one"), write(tmp_path / "b" / "x.txt", "two")
-    found = load(first, second, first)
-    assert ids(found) == ["x.txt", f"error in {second}", "x.txt"]
-    assert isinstance(found[1], LoadError)
-    assert found[1].error.field == "document_id"
+    rows = [{"id": "x.txt", "text": "t"}, {"id": "x.txt", "text": "t", "tenant": "other"}, {"id": "x.txt", "text": "t"}]
+    third = write(tmp_path / "rows.jsonl", "\n".join(map(json.dumps, rows)))
+    found = load(first, second, third, first)
+    assert ids(found) == [
+        "x.txt",
+        f"error in {second}",
+        f"error in {third}:1",
+        "x.txt",
+        f"error in {third}:3",
+        f"error in {first}",
+    ]
+    errors = [item.error for item in found if isinstance(item, LoadError)]
+    assert {error.field for error in errors} == {"document_id"}
+    assert str(errors[0]) == f"{second} has the same document_id, 'x.txt', as {first}; give it another."
+    assert str(errors[3]) == f"{first} was read before, as 'x.txt'; give it once."
 
 
 def test_standard_input() -> None:
@@ -221,8 +239,9 @@ def test_sizes_are_added_up(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "12345")
     write(tmp_path / "b" / "c.jsonl", "123")
     write(tmp_path / "d.png", "1234567")
-    assert total_bytes([tmp_path, tmp_path / "a.txt", tmp_path / "missing"]) == 13
-    assert total_bytes([tmp_path, Path("-")]) is None
+    assert total_bytes([tmp_path, tmp_path / "a.txt", tmp_path / "missing", f"{tmp_path}/*.txt"]) == 18
+    for unknown in ("-", "https://example.org/a.txt", write(tmp_path / "other" / "e.pdf", "1")):
+        assert total_bytes([tmp_path / "a.txt", unknown]) is None
 
 
 def test_only_one_document_is_in_memory(tmp_path: Path) -> None:

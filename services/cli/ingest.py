@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -25,7 +25,12 @@ BYTES_PER_TOKEN = 4  # of English text, about: only a progress bar depends on it
 
 
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders: .txt, .md, .jsonl; - is standard input.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, patterns ('docs/**/*.md'), git repositories, URLs (https, s3, gs); - is stdin."
+        ),
+    ],
     target: Annotated[
         str | None, typer.Option(help="Send to the ingestion worker at HOST:PORT. Default: 127.0.0.1:50052.")
     ] = None,
@@ -37,9 +42,10 @@ def ingest(
     from ingest.loaders import STDIN, load_documents, total_bytes
 
     settings = CommandSettings.load({"ingest_target": target} if target else {})
-    stdin = sys.stdin.buffer if any(str(path) == STDIN for path in paths) else None
+    stdin = sys.stdin.buffer if STDIN in paths else None
     tally = Tally(bytes_total=total_bytes(paths))
-    items = tally.watch(load_documents(paths, stdin))
+    skipped: Counter[str] = Counter()  # files of git repositories that are no text
+    items = tally.watch(load_documents(paths, stdin, skipped=skipped))
     try:
         if data_dir:
             asyncio.run(_show(_ingest_in_process(settings, data_dir, items, tally), tally))
@@ -54,6 +60,9 @@ def ingest(
     finally:
         if tally.documents:  # also where it ended early: these are durable
             sys.stdout.write(tally.summary() + "\n")
+        if skipped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
+            sys.stderr.write(f"left out of git repositories: {reasons}\n")
     if tally.rejected:
         raise typer.Exit(EXIT_REJECTED)
 
