@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 import mmh3
 import numpy as np
@@ -26,6 +27,7 @@ a an and are as at be but by for if in into is it no not of on or such that the 
 will with
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
+_WORDS_KEPT = 1 << 16  # with their terms' hashes; most words of a text are among so many
 _WORD = re.compile(r"\b\w\w+\b")
 
 
@@ -45,14 +47,22 @@ def sparse_query(text: str) -> SparseVector:
 
 def split_terms(text: str) -> list[str]:
     """Split a text into terms: words of two letters or more, lower case, no stop words, English stems."""
-    words = [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
     # A stemmer keeps a cache and is not safe in two threads; making one costs microseconds.
-    return list(Stemmer.Stemmer("english").stemWords(words))
+    return list(Stemmer.Stemmer("english").stemWords(_words(text)))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
 
 
 def _count_terms(text: str) -> Counter[int]:
     """Count terms by hash, so that two terms of one hash (one pair in four billion) still make a unique index."""
-    return Counter(mmh3.hash(term, signed=False) for term in split_terms(text))
+    return Counter(map(_hashed, _words(text)))
+
+
+@lru_cache(maxsize=_WORDS_KEPT)
+def _hashed(word: str) -> int:
+    return mmh3.hash(Stemmer.Stemmer("english").stemWord(word), signed=False)
 
 
 def _indices(counts: Counter[int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:

@@ -1,0 +1,153 @@
+"""What ingestion costs beside the engine: chunks a second of the pipeline with a zero-cost encoder, and of raw upserts.
+
+    python tests/benchmarks/ingest_speed.py [--chunks 100000] [--again 2000]
+
+The same chunks, with the same vectors, go into two embedded indexes on this machine: as upserts of ready points, one
+batch after another, and as documents through reading, cutting, journal, BM25, upserts, counts and commits. Then some
+documents come again, unchanged. The last line is the figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from encoder.evaluation.datasets import load_evaluation_set
+from encoder.fingerprint import index_fingerprint
+from encoder.interface import Encoded, EncoderInfo
+from encoder.model_config import DEFAULT_MODEL_FOLDER
+from encoder.tokenizer import Tokenizer
+from ingest.chunking import Chunker
+from ingest.documents import DEFAULT_TENANT, Document
+from ingest.index.embedded import EmbeddedIndex
+from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, StoredChunk
+from ingest.journal import Journal, journal_url
+from ingest.pipeline import Ingestor
+from ingest.receipts import Outcome
+from ingest.sparse import sparse_passage
+
+RATIO_MIN = 0.5
+AGAIN_S_MAX = 10.0
+DIMENSION = 384
+TEXTS = Path("encoder/evaluation/datasets/squad_xquad_en")
+PARAGRAPHS = 16  # of a document
+
+
+class ZeroCostEncoder:
+    """Gives rows of a table made beforehand; counts its calls."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        self._table = generator.standard_normal((4096, DIMENSION), dtype=np.float32)
+        self._table /= np.linalg.norm(self._table, axis=1, keepdims=True)
+        self.calls = 0
+
+    async def info(self) -> EncoderInfo:
+        return EncoderInfo("zero", "zero", DIMENSION, 512, 8192, 1024)
+
+    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
+        self.calls += 1
+        return Encoded(self._table[: len(passages)], (1,) * len(passages))
+
+
+def documents(count: int) -> Iterator[Document]:
+    """Make documents of paragraphs of the set that ships, in another order each."""
+    paragraphs = [document.text for document in load_evaluation_set(TEXTS).documents]
+    generator = np.random.default_rng(1)
+    for number in range(count):
+        chosen = generator.choice(len(paragraphs), PARAGRAPHS, replace=False)
+        text = "\n\n".join(paragraphs[place] for place in chosen)
+        yield Document(f"document-{number}", text, title=f"Number {number}")
+
+
+async def raw(folder: Path, chunker: Chunker, count: int) -> float:
+    """Upsert ready points; chunks a second."""
+    points: list[IndexedChunk] = []
+    table = (await ZeroCostEncoder().encode_passages([""] * 1024)).embeddings
+    for document in documents(count):
+        for chunk in chunker.chunk(document):
+            stored = StoredChunk(
+                DEFAULT_TENANT,
+                document.document_id,
+                1,
+                chunk.chunk_index,
+                chunk.char_start,
+                chunk.char_end,
+                chunk.line_start,
+                chunk.line_end,
+                chunk.headings,
+                chunk.token_count,
+                chunk.text,
+            )
+            sparse = sparse_passage(chunker.passage(document, chunk))
+            points.append(IndexedChunk(stored, table[len(points) % 1024], sparse))
+    index = await EmbeddedIndex.open(folder, dimension=DIMENSION, fingerprint="raw", optimize_points_min=1 << 40)
+    started = time.perf_counter()
+    for start in range(0, len(points), BATCH_CHUNKS_MAX):
+        await index.upsert_chunks(points[start : start + BATCH_CHUNKS_MAX])
+    await index.flush()
+    seconds = time.perf_counter() - started
+    await index.close()
+    print(f"raw upserts: {len(points):,} chunks in {seconds:.1f} s, {len(points) / seconds:,.0f} chunks/s")
+    return len(points) / seconds
+
+
+async def pipeline(folder: Path, chunker: Chunker, count: int, again: int) -> tuple[float, float]:
+    """Ingest documents, then some again: chunks a second, and the seconds of the second time."""
+    encoder = ZeroCostEncoder()
+    fingerprint = index_fingerprint("zero", chunker.fingerprint)
+    index = await EmbeddedIndex.open(folder, dimension=DIMENSION, fingerprint=fingerprint, optimize_points_min=1 << 40)
+    journal = await Journal.open(journal_url(folder))
+    ingestor = Ingestor(encoder, index, chunker, journal)  # type: ignore[arg-type]
+    started = time.perf_counter()
+    chunks = 0
+    async for receipt in ingestor.ingest_all(documents(count)):
+        assert receipt.outcome is Outcome.INGESTED, receipt
+        chunks += receipt.chunk_count
+    seconds = time.perf_counter() - started
+    print(f"pipeline: {chunks:,} chunks in {seconds:.1f} s, {chunks / seconds:,.0f} chunks/s")
+    calls, started = encoder.calls, time.perf_counter()
+    async for receipt in ingestor.ingest_all(documents(again)):
+        assert receipt.outcome is Outcome.UNCHANGED, receipt
+    again_s = time.perf_counter() - started
+    print(f"the same {again:,} documents again: {again_s:.1f} s, {encoder.calls - calls} calls of the encoder")
+    assert encoder.calls == calls
+    await journal.close()
+    await index.close()
+    return chunks / seconds, again_s
+
+
+async def measure(chunks: int, again: int) -> int:
+    """Run both, and judge."""
+    chunker = Chunker(Tokenizer.load(DEFAULT_MODEL_FOLDER))
+    sample = list(documents(20))
+    count = max(again, round(chunks * len(sample) / sum(len(chunker.chunk(document)) for document in sample)))
+    with tempfile.TemporaryDirectory(prefix="ingest-speed-") as folder:
+        upserts = await raw(Path(folder) / "raw", chunker, count)
+        ingested, again_s = await pipeline(Path(folder) / "pipeline", chunker, count, again)
+    ratio = ingested / upserts
+    passed = ratio >= RATIO_MIN and again_s <= AGAIN_S_MAX
+    print(
+        f"{'PASS' if passed else 'FAIL'}: pipeline at {ratio:.2f} of raw upserts (bar {RATIO_MIN}), {again:,} documents "
+        f"again in {again_s:.1f} s (bar {AGAIN_S_MAX:.0f})"
+    )
+    return 0 if passed else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=100_000)
+    parser.add_argument("--again", type=int, default=2000)
+    given = parser.parse_args()
+    return asyncio.run(measure(given.chunks, given.again))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
