@@ -86,6 +86,12 @@ def check_tenant(tenant: str) -> None:
         )
 
 
+def named_tenant(tenant: str) -> str:
+    """Give the tenant that a request names, the default one where it names none; raises as :func:`check_tenant`."""
+    check_tenant(tenant or DEFAULT_TENANT)
+    return tenant or DEFAULT_TENANT
+
+
 def check_metadata(metadata: Mapping[str, MetadataValue]) -> None:
     """Raise :class:`InvalidInput` naming the first ``metadata.NAME`` that breaks a limit or is of another type."""
     if len(metadata) > METADATA_FIELDS_MAX:

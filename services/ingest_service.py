@@ -19,7 +19,7 @@ from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.collecting import keep_clear
-from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document
+from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document, named_tenant
 from ingest.index import wire
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal, journal_url
@@ -80,7 +80,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         """Read one document's record."""
         del context
         _check_id(request.document_id)
-        key = DocumentKey(DEFAULT_TENANT, request.document_id)
+        key = DocumentKey(named_tenant(request.tenant), request.document_id)
         records = await self._backends.get().index.get_records([key])
         if key not in records:
             raise NotFound(f"There is no document {request.document_id!r} in the index.")
@@ -92,7 +92,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         """Take a document out of the index."""
         del context
         _check_id(request.document_id)
-        count = await self._backends.get().ingestor.delete(request.document_id)
+        count = await self._backends.get().ingestor.delete(request.document_id, named_tenant(request.tenant))
         return ingest_pb2.DeleteDocumentResponse(chunk_count=count)
 
     @contextmanager
@@ -118,6 +118,7 @@ async def _documents(requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest])
             title=request.title,
             source=request.source,
             metadata=wire.metadata_from_messages(request.metadata),
+            tenant=request.tenant or DEFAULT_TENANT,
         )
 
 

@@ -14,6 +14,7 @@ from mambasearch.v1 import search_pb2, search_pb2_grpc
 from encoder.errors import InvalidInput, Overloaded
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
+from ingest.documents import named_tenant
 from services.backends import Backends, make_backends, serve_until
 from services.fusion import FusionWeights
 from services.grpc_server import GrpcServer, stop_signal
@@ -52,9 +53,10 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     ) -> search_pb2.SearchResponse:
         """Find the chunks that answer a query best."""
         mode, top_k = _mode(request.mode), request.top_k or TOP_K_DEFAULT
+        tenant = named_tenant(request.tenant)
         with self._place():
             async with asyncio.timeout(self._time_left_s(context)):
-                found = await self._backends.get().search(request.query, mode, top_k)
+                found = await self._backends.get().search(request.query, mode, top_k, tenant=tenant)
         return search_pb2.SearchResponse(
             hits=[_hit_message(hit) for hit in found.hits],
             query_tokens=found.query_tokens,
@@ -67,9 +69,10 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         """Find passages for a language model's context."""
         mode, top_k = _mode(request.mode), request.top_k or RETRIEVE_TOP_K_DEFAULT
         budget = request.token_budget or TOKEN_BUDGET_DEFAULT
+        tenant = named_tenant(request.tenant)
         with self._place():
             async with asyncio.timeout(self._time_left_s(context)):
-                found = await self._backends.get().retrieve(request.query, mode, budget, top_k)
+                found = await self._backends.get().retrieve(request.query, mode, budget, top_k, tenant=tenant)
         return search_pb2.RetrieveResponse(
             passages=[_passage_message(passage) for passage in found.passages],
             token_count=sum(passage.token_count for passage in found.passages),
@@ -126,6 +129,9 @@ def _hit_message(hit: Hit) -> search_pb2.Hit:
         document_chars=hit.record.char_count,
         dense_score=hit.dense_score,
         sparse_score=hit.sparse_score,
+        line_start=hit.chunk.line_start,
+        line_end=hit.chunk.line_end,
+        headings=hit.chunk.headings,
     )
 
 

@@ -24,6 +24,9 @@ class FoundPassage:
     chunk_index: int
     char_start: int
     char_end: int
+    line_start: int
+    line_end: int
+    headings: tuple[str, ...]
     document_chars: int
     token_count: int
     text: str
@@ -74,6 +77,9 @@ def _from_hit(hit: Hit) -> FoundPassage:
         chunk_index=hit.chunk.chunk_index,
         char_start=hit.chunk.char_start,
         char_end=hit.chunk.char_end,
+        line_start=hit.chunk.line_start,
+        line_end=hit.chunk.line_end,
+        headings=hit.chunk.headings,
         document_chars=hit.record.char_count,
         token_count=hit.chunk.token_count,
         text=hit.chunk.text,
@@ -92,6 +98,9 @@ def _from_message(hit: search_pb2.Hit) -> FoundPassage:
         chunk_index=hit.chunk_index,
         char_start=hit.char_start,
         char_end=hit.char_end,
+        line_start=hit.line_start,
+        line_end=hit.line_end,
+        headings=tuple(hit.headings),
         document_chars=hit.document_chars,
         token_count=hit.token_count,
         text=hit.text,

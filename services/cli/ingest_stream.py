@@ -44,6 +44,7 @@ async def ingest_over_grpc(target: str, items: Iterator[Document | LoadError]) -
                 text=found.text,
                 source=found.source,
                 metadata=wire.metadata_to_messages(found.metadata),
+                tenant=found.tenant,
             )
 
     async with open_channel(target) as channel:

@@ -32,6 +32,7 @@ def search(
     ] = Mode.HYBRID,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many passages to show, 1 to 200.")] = 5,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, passages whole.")] = False,
+    tenant: Annotated[str, typer.Option(help="Whose documents to search.")] = "default",
     full: Annotated[bool, typer.Option("--full", help="Show passages whole, not only their best part.")] = False,
     target: Annotated[
         str | None, typer.Option(help="Ask the search service at HOST:PORT. Default: 127.0.0.1:50051.")
@@ -43,9 +44,9 @@ def search(
     """Find the passages that answer a question best."""
     settings = CommandSettings.load({"search_target": target} if target else {})
     if data_dir:
-        found = asyncio.run(_search_in_process(settings, data_dir, query, mode, top_k))
+        found = asyncio.run(_search_in_process(settings, data_dir, query, mode, top_k, tenant))
     else:
-        found = asyncio.run(_ask_service(settings, query, mode, top_k))
+        found = asyncio.run(_ask_service(settings, query, mode, top_k, tenant))
     if json_output:
         row = {"query": query, "mode": mode.value} | asdict(found)
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -53,11 +54,12 @@ def search(
         _show(found, query, None if full else EXCERPT_CHARS)
 
 
-async def _ask_service(settings: CommandSettings, query: str, mode: Mode, top_k: int) -> Found:
+async def _ask_service(settings: CommandSettings, query: str, mode: Mode, top_k: int, tenant: str) -> Found:
     import grpc
     from mambasearch.v1 import search_pb2, search_pb2_grpc
 
     from encoder.tokenizer import check_characters
+    from ingest.documents import named_tenant
     from services.cli.calling import call_error, open_channel
     from services.cli.hits import found_by_service
 
@@ -68,7 +70,7 @@ async def _ask_service(settings: CommandSettings, query: str, mode: Mode, top_k:
     }
     check_top_k(top_k)
     check_characters("query", query)
-    request = search_pb2.SearchRequest(query=query, mode=modes[mode], top_k=top_k)
+    request = search_pb2.SearchRequest(query=query, mode=modes[mode], top_k=top_k, tenant=named_tenant(tenant))
     async with open_channel(settings.search_target) as channel:
         stub = search_pb2_grpc.SearchServiceStub(channel)
         try:
@@ -78,9 +80,12 @@ async def _ask_service(settings: CommandSettings, query: str, mode: Mode, top_k:
     return found_by_service(response)
 
 
-async def _search_in_process(settings: CommandSettings, data_dir: Path, query: str, mode: Mode, top_k: int) -> Found:
+async def _search_in_process(
+    settings: CommandSettings, data_dir: Path, query: str, mode: Mode, top_k: int, tenant: str
+) -> Found:
     from encoder.errors import NotFound
     from encoder.tokenizer import Tokenizer
+    from ingest.documents import named_tenant
     from ingest.index.data_directory import read_manifest
     from services.cli.hits import found_in_process
     from services.fusion import FusionWeights
@@ -95,7 +100,9 @@ async def _search_in_process(settings: CommandSettings, data_dir: Path, query: s
     try:
         async with open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts:
             searcher = Searcher(parts.encoder, parts.index, parts.tokenizer, fusion)
-            return found_in_process(await searcher.search(query, SearchMode(mode.value), top_k))
+            return found_in_process(
+                await searcher.search(query, SearchMode(mode.value), top_k, tenant=named_tenant(tenant))
+            )
     finally:
         await encoder.close()
 
@@ -123,9 +130,12 @@ def _heading(hit: FoundPassage) -> Text:
     text.append(one_line(hit.title or hit.document_id, NAME_CHARS), style="bold cyan")
     text.append(f"  score {hit.score:.4g}", style="dim")
     percent = 100 * hit.char_start / hit.document_chars if hit.document_chars else 0.0
-    place = f"characters {hit.char_start:,}-{hit.char_end:,} of {hit.document_chars:,} ({percent:.0f}%)"
+    place = f"lines {hit.line_start:,}-{hit.line_end:,}, characters {hit.char_start:,}-{hit.char_end:,} of "
+    place += f"{hit.document_chars:,} ({percent:.0f}%)"
     name = one_line(hit.source or hit.document_id, NAME_CHARS)
     text.append(f"\n{INDENT}{name}, {place}", style="dim")
+    if hit.headings:
+        text.append(f"\n{INDENT}{one_line(' › '.join(hit.headings), NAME_CHARS)}", style="dim")
     return text
 
 

@@ -24,29 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmambasearch/v1/search.proto\x12\x0emambasearch.v1\"W\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\r\n\x05top_k\x18\x03 \x01(\r\"y\n\x0eSearchResponse\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.mambasearch.v1.Hit\x12\x14\n\x0cquery_tokens\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\"\xa2\x02\n\x03Hit\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x13\n\x0b\x64ocument_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x06 \x01(\r\x12\x12\n\nchar_start\x18\x07 \x01(\x04\x12\x10\n\x08\x63har_end\x18\x08 \x01(\x04\x12\x0c\n\x04text\x18\t \x01(\t\x12\x13\n\x0btoken_count\x18\n \x01(\r\x12\x16\n\x0e\x64ocument_chars\x18\x0b \x01(\x04\x12\x18\n\x0b\x64\x65nse_score\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0csparse_score\x18\r \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_dense_scoreB\x0f\n\r_sparse_score\"U\n\rSearchTimings\x12\x16\n\x0e\x65ncode_time_ms\x18\x01 \x01(\x01\x12\x15\n\rindex_time_ms\x18\x02 \x01(\x01\x12\x15\n\rtotal_time_ms\x18\x03 \x01(\x01\"o\n\x0fRetrieveRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\x14\n\x0ctoken_budget\x18\x03 \x01(\r\x12\r\n\x05top_k\x18\x04 \x01(\r\"\x82\x01\n\x10RetrieveResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.mambasearch.v1.Passage\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\"\xca\x01\n\x07Passage\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x19\n\x11\x63hunk_index_first\x18\x04 \x01(\r\x12\x18\n\x10\x63hunk_index_last\x18\x05 \x01(\r\x12\x12\n\nchar_start\x18\x06 \x01(\x04\x12\x10\n\x08\x63har_end\x18\x07 \x01(\x04\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\x13\n\x0btoken_count\x18\t \x01(\r\x12\r\n\x05score\x18\n \x01(\x01*p\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x16\n\x12SEARCH_MODE_SPARSE\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03\x32\xa7\x01\n\rSearchService\x12G\n\x06Search\x12\x1d.mambasearch.v1.SearchRequest\x1a\x1e.mambasearch.v1.SearchResponse\x12M\n\x08Retrieve\x12\x1f.mambasearch.v1.RetrieveRequest\x1a .mambasearch.v1.RetrieveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmambasearch/v1/search.proto\x12\x0emambasearch.v1\"g\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"y\n\x0eSearchResponse\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.mambasearch.v1.Hit\x12\x14\n\x0cquery_tokens\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\"\xda\x02\n\x03Hit\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x13\n\x0b\x64ocument_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x06 \x01(\r\x12\x12\n\nchar_start\x18\x07 \x01(\x04\x12\x10\n\x08\x63har_end\x18\x08 \x01(\x04\x12\x0c\n\x04text\x18\t \x01(\t\x12\x13\n\x0btoken_count\x18\n \x01(\r\x12\x16\n\x0e\x64ocument_chars\x18\x0b \x01(\x04\x12\x18\n\x0b\x64\x65nse_score\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0csparse_score\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nline_start\x18\x0e \x01(\r\x12\x10\n\x08line_end\x18\x0f \x01(\r\x12\x10\n\x08headings\x18\x10 \x03(\tB\x0e\n\x0c_dense_scoreB\x0f\n\r_sparse_score\"U\n\rSearchTimings\x12\x16\n\x0e\x65ncode_time_ms\x18\x01 \x01(\x01\x12\x15\n\rindex_time_ms\x18\x02 \x01(\x01\x12\x15\n\rtotal_time_ms\x18\x03 \x01(\x01\"\x7f\n\x0fRetrieveRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\x14\n\x0ctoken_budget\x18\x03 \x01(\r\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0e\n\x06tenant\x18\x05 \x01(\t\"\x82\x01\n\x10RetrieveResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.mambasearch.v1.Passage\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\"\xca\x01\n\x07Passage\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x19\n\x11\x63hunk_index_first\x18\x04 \x01(\r\x12\x18\n\x10\x63hunk_index_last\x18\x05 \x01(\r\x12\x12\n\nchar_start\x18\x06 \x01(\x04\x12\x10\n\x08\x63har_end\x18\x07 \x01(\x04\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\x13\n\x0btoken_count\x18\t \x01(\r\x12\r\n\x05score\x18\n \x01(\x01*p\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x16\n\x12SEARCH_MODE_SPARSE\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03\x32\xa7\x01\n\rSearchService\x12G\n\x06Search\x12\x1d.mambasearch.v1.SearchRequest\x1a\x1e.mambasearch.v1.SearchResponse\x12M\n\x08Retrieve\x12\x1f.mambasearch.v1.RetrieveRequest\x1a .mambasearch.v1.RetrieveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mambasearch.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=1090
-  _globals['_SEARCHMODE']._serialized_end=1202
+  _globals['_SEARCHMODE']._serialized_start=1178
+  _globals['_SEARCHMODE']._serialized_end=1290
   _globals['_SEARCHREQUEST']._serialized_start=47
-  _globals['_SEARCHREQUEST']._serialized_end=134
-  _globals['_SEARCHRESPONSE']._serialized_start=136
-  _globals['_SEARCHRESPONSE']._serialized_end=257
-  _globals['_HIT']._serialized_start=260
-  _globals['_HIT']._serialized_end=550
-  _globals['_SEARCHTIMINGS']._serialized_start=552
-  _globals['_SEARCHTIMINGS']._serialized_end=637
-  _globals['_RETRIEVEREQUEST']._serialized_start=639
-  _globals['_RETRIEVEREQUEST']._serialized_end=750
-  _globals['_RETRIEVERESPONSE']._serialized_start=753
-  _globals['_RETRIEVERESPONSE']._serialized_end=883
-  _globals['_PASSAGE']._serialized_start=886
-  _globals['_PASSAGE']._serialized_end=1088
-  _globals['_SEARCHSERVICE']._serialized_start=1205
-  _globals['_SEARCHSERVICE']._serialized_end=1372
+  _globals['_SEARCHREQUEST']._serialized_end=150
+  _globals['_SEARCHRESPONSE']._serialized_start=152
+  _globals['_SEARCHRESPONSE']._serialized_end=273
+  _globals['_HIT']._serialized_start=276
+  _globals['_HIT']._serialized_end=622
+  _globals['_SEARCHTIMINGS']._serialized_start=624
+  _globals['_SEARCHTIMINGS']._serialized_end=709
+  _globals['_RETRIEVEREQUEST']._serialized_start=711
+  _globals['_RETRIEVEREQUEST']._serialized_end=838
+  _globals['_RETRIEVERESPONSE']._serialized_start=841
+  _globals['_RETRIEVERESPONSE']._serialized_end=971
+  _globals['_PASSAGE']._serialized_start=974
+  _globals['_PASSAGE']._serialized_end=1176
+  _globals['_SEARCHSERVICE']._serialized_start=1293
+  _globals['_SEARCHSERVICE']._serialized_end=1460
 # @@protoc_insertion_point(module_scope)

@@ -19,14 +19,16 @@ SEARCH_MODE_SPARSE: SearchMode
 SEARCH_MODE_HYBRID: SearchMode
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "mode", "top_k")
+    __slots__ = ("query", "mode", "top_k", "tenant")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     query: str
     mode: SearchMode
     top_k: int
-    def __init__(self, query: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ...) -> None: ...
+    tenant: str
+    def __init__(self, query: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., top_k: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("hits", "query_tokens", "timings")
@@ -39,7 +41,7 @@ class SearchResponse(_message.Message):
     def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., query_tokens: _Optional[int] = ..., timings: _Optional[_Union[SearchTimings, _Mapping]] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("rank", "score", "document_id", "title", "source", "chunk_index", "char_start", "char_end", "text", "token_count", "document_chars", "dense_score", "sparse_score")
+    __slots__ = ("rank", "score", "document_id", "title", "source", "chunk_index", "char_start", "char_end", "text", "token_count", "document_chars", "dense_score", "sparse_score", "line_start", "line_end", "headings")
     RANK_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +55,9 @@ class Hit(_message.Message):
     DOCUMENT_CHARS_FIELD_NUMBER: _ClassVar[int]
     DENSE_SCORE_FIELD_NUMBER: _ClassVar[int]
     SPARSE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    LINE_START_FIELD_NUMBER: _ClassVar[int]
+    LINE_END_FIELD_NUMBER: _ClassVar[int]
+    HEADINGS_FIELD_NUMBER: _ClassVar[int]
     rank: int
     score: float
     document_id: str
@@ -66,7 +71,10 @@ class Hit(_message.Message):
     document_chars: int
     dense_score: float
     sparse_score: float
-    def __init__(self, rank: _Optional[int] = ..., score: _Optional[float] = ..., document_id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., chunk_index: _Optional[int] = ..., char_start: _Optional[int] = ..., char_end: _Optional[int] = ..., text: _Optional[str] = ..., token_count: _Optional[int] = ..., document_chars: _Optional[int] = ..., dense_score: _Optional[float] = ..., sparse_score: _Optional[float] = ...) -> None: ...
+    line_start: int
+    line_end: int
+    headings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rank: _Optional[int] = ..., score: _Optional[float] = ..., document_id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., chunk_index: _Optional[int] = ..., char_start: _Optional[int] = ..., char_end: _Optional[int] = ..., text: _Optional[str] = ..., token_count: _Optional[int] = ..., document_chars: _Optional[int] = ..., dense_score: _Optional[float] = ..., sparse_score: _Optional[float] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., headings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SearchTimings(_message.Message):
     __slots__ = ("encode_time_ms", "index_time_ms", "total_time_ms")
@@ -79,16 +87,18 @@ class SearchTimings(_message.Message):
     def __init__(self, encode_time_ms: _Optional[float] = ..., index_time_ms: _Optional[float] = ..., total_time_ms: _Optional[float] = ...) -> None: ...
 
 class RetrieveRequest(_message.Message):
-    __slots__ = ("query", "mode", "token_budget", "top_k")
+    __slots__ = ("query", "mode", "token_budget", "top_k", "tenant")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_BUDGET_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     query: str
     mode: SearchMode
     token_budget: int
     top_k: int
-    def __init__(self, query: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., token_budget: _Optional[int] = ..., top_k: _Optional[int] = ...) -> None: ...
+    tenant: str
+    def __init__(self, query: _Optional[str] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., token_budget: _Optional[int] = ..., top_k: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class RetrieveResponse(_message.Message):
     __slots__ = ("passages", "token_count", "timings")
