@@ -135,7 +135,10 @@ def test_search_shows_rank_title_place_and_passage(data_dir: str, capsys: pytest
     assert run(["search", "geothermal electricity", "--data-dir", data_dir]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(" 1. Kenya  score 0.0")
-    assert f"kenya.md, characters 0-{len(KENYA.strip())} of {len(KENYA)} (0%)" in shown
+    assert (
+        f"kenya.md, lines 1-{KENYA.strip().count(chr(10)) + 1}, characters 0-{len(KENYA.strip())} of {len(KENYA)} (0%)"
+        in shown
+    )
     assert "# Kenya Electricity: geothermal 47 percent, wind 16 percent." in shown
     assert " 2. turtles" in shown
     assert shown.splitlines()[-1].startswith("2 passages in ")
