@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from encoder.errors import MambaSearchError
@@ -25,21 +25,33 @@ class Collected:
     """What one round cleared away."""
 
     attempts: int
-    chunks: int
+    garbage: int
+
+
+async def keep_leases(journal: Journal) -> None:
+    """Keep this process's leases alive, until cancelled; what fails is tried again next time."""
+    while True:
+        try:
+            await journal.renew()
+        except MambaSearchError as error:
+            logger.warning("leases are not renewed for now: %s", error)
+        await asyncio.sleep(HEARTBEAT_S)
 
 
 async def keep_clear(journal: Journal, index: Callable[[], VectorIndex], collect_after_s: float) -> None:
-    """Keep this process's leases alive and clear away, until cancelled; what fails is tried again next time.
+    """Clear away, until cancelled; what fails is tried again next time.
 
     ``index`` gives the index, or raises why there is none.
     """
     while True:
+        collected = Collected(0, 0)
         try:
-            await journal.renew()
-            await Collector(index(), journal, collect_after_s).collect()
+            collected = await Collector(index(), journal, collect_after_s).collect_some()
         except MambaSearchError as error:
             logger.warning("nothing is cleared away for now: %s", error)
-        await asyncio.sleep(HEARTBEAT_S)
+        except Exception:
+            logger.exception("clearing away failed for a reason that nobody foresaw")
+        await asyncio.sleep(0.0 if collected.attempts or collected.garbage else HEARTBEAT_S)
 
 
 class Collector:
@@ -52,32 +64,45 @@ class Collector:
 
     async def collect(self, *, within_s: float = 0.0) -> Collected:
         """Settle what was abandoned and delete what is due, or will be within ``within_s``, until nothing is left."""
-        attempts = chunks = 0
-        while found := await self._journal.abandoned(AT_ONCE):
-            for attempt in found:
-                chunks += await self._settle(attempt)
-            attempts += len(found)
-        while garbage := await self._journal.due(AT_ONCE, within_s=within_s):
-            for each in garbage:
-                chunks += await self._delete(each)
-        return Collected(attempts, chunks)
+        attempts = garbage = 0
+        while (found := await self.collect_some(within_s=within_s)).attempts or found.garbage:
+            attempts, garbage = attempts + found.attempts, garbage + found.garbage
+        return Collected(attempts, garbage)
 
-    async def _settle(self, attempt: Attempt) -> int:
+    async def collect_some(self, *, within_s: float = 0.0) -> Collected:
+        """Do a bounded part of it. What the journal forgets has reached the disk of the index before."""
+        attempts = await self._journal.abandoned(AT_ONCE)
+        closings = [await self._settle(attempt) for attempt in attempts]
+        garbage = await self._journal.due(AT_ONCE, within_s=within_s)
+        for each in garbage:
+            await self._delete(each)
+        if attempts or garbage:
+            await self._index.flush()
+        for close in closings:
+            await close()
+        for each in garbage:
+            await self._journal.collected(each)
+        return Collected(len(attempts), len(garbage))
+
+    async def _settle(self, attempt: Attempt) -> Callable[[], Awaitable[None]]:
+        """Take an attempt's chunks away where they can go at once; give what closes it in the journal."""
+        journal, after_s = self._journal, self._collect_after_s
         record = await self._index.fence(attempt.key, attempt.generation)
         if record and record.generation == attempt.generation:
-            await self._journal.finish([attempt], self._collect_after_s)
-            return 0
-        count = await self._index.delete_chunks(attempt.key, generation=attempt.generation)
+            return lambda: journal.finish([attempt], after_s)
+        if record and record.generation > attempt.generation:
+            return lambda: journal.discard(attempt, after_s)  # it may have been visible, and be read by a search
+        await self._index.delete_chunks(attempt.key, generation=attempt.generation)
         if record:
-            await self._journal.withdraw(attempt)
-        else:
-            # A deletion that was not finished, or a first version: in both cases nothing of the document is to stay.
-            await self._journal.finish_deletion(attempt, self._collect_after_s)
-        return count
+            return lambda: journal.withdraw(attempt)
+        # A deletion that was not finished, or a first version: in both cases nothing of the document is to stay.
+        return lambda: journal.finish_deletion(attempt, after_s)
 
-    async def _delete(self, garbage: Garbage) -> int:
-        count = await self._index.delete_chunks(garbage.key, below=garbage.below)
+    async def _delete(self, garbage: Garbage) -> None:
+        record = (await self._index.get_records([garbage.key])).get(garbage.key)
+        if record and record.generation < garbage.below:
+            logger.warning("the index is older than its journal: chunks of %s are kept", garbage.key.document_id)
+            return
+        await self._index.delete_chunks(garbage.key, below=garbage.below)
         if garbage.tombstone:
             await self._index.drop_tombstone(garbage.key, garbage.tombstone)
-        await self._journal.collected(garbage)
-        return count

@@ -41,35 +41,35 @@ class Committer:
 
     async def _settle(self, slot: Slot) -> None:
         if slot.record is not None:
-            await self._commit(slot, slot.record, Outcome.UPDATED)
+            await self._commit(slot, slot.record, Outcome.UPDATED, replacing=True)
         elif slot.error is not None:
             await self._withdraw(slot, slot.error)
         else:
             found = await self._retry(lambda: self._index.count_chunks(slot.key, slot.generation))
-            if found == len(slot.chunks):
+            if found == len(slot.chunks) and self._journal.holds(Attempt(slot.key, slot.generation)):
                 await self._commit(slot, _record(slot), Outcome.INGESTED)
             else:
-                name, expected = slot.key.document_id, len(slot.chunks)
-                message = f"The index holds {found} of {expected} chunks of {name}; ingest it again."
-                await self._withdraw(slot, IndexUnavailable(message))
+                await self._give_way(slot, f"{found} of {len(slot.chunks)} chunks of it are in the index")
 
-    async def _commit(self, slot: Slot, record: DocumentRecord, outcome: Outcome) -> None:
-        if not await self._retry(lambda: self._index.commit_record(record)):
-            await self._give_way(slot)
+    async def _commit(self, slot: Slot, record: DocumentRecord, outcome: Outcome, *, replacing: bool = False) -> None:
+        if not await self._retry(lambda: self._index.commit_record(record, replacing=replacing)):
+            await self._give_way(slot, "it was taken over while it was being written")
             return
         slot.receipt = Receipt(
             slot.key.document_id, slot.source, outcome, record.chunk_count, record.token_count, record.generation
         )
 
-    async def _give_way(self, slot: Slot) -> None:
-        """Clear away what will not be visible: something newer came first, or this writer was taken for dead."""
+    async def _give_way(self, slot: Slot, reason: str) -> None:
+        """Clear away what will not be visible: something newer came first, or else this attempt has failed."""
         newest = (await self._retry(lambda: self._index.get_records([slot.key]))).get(slot.key)
         fence = (await self._retry(lambda: self._index.get_fences([slot.key]))).get(slot.key, 0)
         if slot.generation and fence <= slot.generation:
-            message = f"{slot.key.document_id} was taken over while it was being written; ingest it again."
-            await self._withdraw(slot, IndexUnavailable(message))
+            await self._withdraw(slot, IndexUnavailable(f"{slot.key.document_id}: {reason}; ingest it again."))
             return
-        await self._clear(slot)
+        if slot.generation:
+            # It may have been visible between two answers that were lost, and be read by a search.
+            attempt = Attempt(slot.key, slot.generation)
+            await self._retry(lambda: self._journal.discard(attempt, self._collect_after_s))
         slot.receipt = Receipt(
             slot.key.document_id,
             slot.source,
@@ -78,14 +78,12 @@ class Committer:
         )
 
     async def _withdraw(self, slot: Slot, error: MambaSearchError) -> None:
-        """Take back what was written of a generation that will not be committed."""
-        await self._clear(slot)
-        slot.reject(error)
-
-    async def _clear(self, slot: Slot) -> None:
+        """Take back what was written of a generation that was never visible."""
         if slot.generation:
             await self._retry(lambda: self._index.delete_chunks(slot.key, generation=slot.generation))
+            await self._retry(self._index.flush)
             await self._retry(lambda: self._journal.withdraw(Attempt(slot.key, slot.generation)))
+        slot.reject(error)
 
 
 def _record(slot: Slot) -> DocumentRecord:

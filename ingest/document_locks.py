@@ -13,7 +13,7 @@ class DocumentLocks:
 
     def __init__(self) -> None:
         self._held: set[DocumentKey] = set()
-        self._changed = asyncio.Condition()
+        self._released = asyncio.Event()
 
     def try_take(self, keys: Iterable[DocumentKey]) -> bool:
         """Take documents if nobody holds any of them; say whether they were taken."""
@@ -26,12 +26,11 @@ class DocumentLocks:
     async def take(self, keys: Iterable[DocumentKey]) -> None:
         """Take documents, waiting while anyone else holds one of them."""
         wanted = set(keys)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._held.isdisjoint(wanted))
-            self._held |= wanted
+        while not self.try_take(wanted):
+            self._released.clear()
+            await self._released.wait()
 
-    async def release(self, keys: Iterable[DocumentKey]) -> None:
-        """Let others have them."""
-        async with self._changed:
-            self._held -= set(keys)
-            self._changed.notify_all()
+    def release(self, keys: Iterable[DocumentKey]) -> None:
+        """Let others have them. At once: also who is being cancelled lets go."""
+        self._held -= set(keys)
+        self._released.set()

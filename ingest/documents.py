@@ -41,8 +41,14 @@ class Document:
     tenant: str = DEFAULT_TENANT
 
     def content_hash(self) -> str:
-        """SHA-256 over title and text, what is encoded, hexadecimal; each is preceded by its length: none runs over."""
-        return _hash([self.title, self.text])
+        """SHA-256 over what chunks follow from: title, text and language, hexadecimal; none runs over into the next."""
+        return _hash([self.title, self.text, self.language])
+
+    @property
+    def language(self) -> str:
+        """Name the language of its metadata, by which source code is cut; empty where it has none."""
+        found = self.metadata.get("language", "")
+        return found if isinstance(found, str) else ""
 
     def metadata_hash(self) -> str:
         """SHA-256 over what is stored beside the text: source, metadata and its types, hexadecimal."""

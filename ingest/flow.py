@@ -70,13 +70,17 @@ class Flow:
         self._text_bytes -= sum(slot.text_bytes for slot in slots)
         self._room.set()
 
-    async def close(self) -> list[Slot]:
-        """Stop all tasks, and give the documents that were under way."""
+    @property
+    def under_way(self) -> list[Slot]:
+        """The documents that have not been taken."""
+        return list(self._slots)
+
+    async def close(self) -> None:
+        """Stop all tasks."""
         tasks = [self._producer, *self._writing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        return list(self._slots)
 
     def _take(self) -> list[Slot]:
         found: list[Slot] = []

@@ -58,17 +58,19 @@ class Journal:
         self._lease_s = lease_s
         self._now = now
         self._owner = uuid.uuid4().hex
-        self._held: set[Attempt] = set()  # attempts that this process goes on with
+        self._held: dict[Attempt, float] = {}  # what this process goes on with, and until when it may
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     @classmethod
     async def open(
-        cls, url: str = MEMORY_URL, *, lease_s: float = LEASE_S, now: Callable[[], float] = time.time
+        cls, url: str = MEMORY_URL, *, lease_s: float | None = None, now: Callable[[], float] = time.time
     ) -> Self:
-        """Open a journal, or make it; without an address, one that ends with the process.
+        """Open a journal, or make it; without an address, one that ends with the process, and so do its leases.
 
         Raises what :func:`ingest.journal_tables.open_database` raises.
         """
+        if lease_s is None:
+            lease_s = 1e9 if url == MEMORY_URL else LEASE_S
         return cls(await asyncio.to_thread(open_database, url), lease_s, now)
 
     async def abandon_others(self) -> None:
@@ -87,10 +89,9 @@ class Journal:
             raised = statement.on_conflict_do_update(
                 index_elements=[documents.c.tenant, documents.c.document_id], set_={"latest": latest}
             ).returning(documents.c.latest)
-            for key in keys:
+            for key in sorted(keys):  # in one order, so that no two wait for each other
                 row = {"tenant": key.tenant, "document_id": key.document_id, "latest": above.get(key, 0) + 1}
                 found[key] = int(connection.execute(raised, row).scalar_one())
-            lease_until = self._now() + self._lease_s
             rows = [
                 _columns(key) | {"generation": generation, "owner": self._owner, "lease_until": lease_until}
                 for key, generation in found.items()
@@ -99,20 +100,28 @@ class Journal:
                 connection.execute(attempts.insert(), rows)
             return found
 
+        lease_until = self._now() + self._lease_s
         begun = await self._write(write)
-        self._held |= {Attempt(key, generation) for key, generation in begun.items()}
+        self._held |= {Attempt(key, generation): lease_until for key, generation in begun.items()}
         return begun
 
     async def renew(self) -> None:
         """Renew the leases of all that this process is writing."""
-        rows = [_named(attempt) for attempt in self._held]
-        statement = attempts.update().where(*_IS_NAMED).values(lease_until=self._now() + self._lease_s)
+        held, lease_until = list(self._held), self._now() + self._lease_s
+        rows = [_named(attempt) for attempt in held]
+        statement = attempts.update().where(*_IS_NAMED).values(lease_until=lease_until)
         if rows:
             await self._write(lambda connection: connection.execute(statement, rows))
+        self._held |= {attempt: lease_until for attempt in held if attempt in self._held}
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Say whether this process may still write an attempt: its lease has not run out."""
+        return self._now() < self._held.get(attempt, 0.0)
 
     def let_go(self, given_up: Iterable[Attempt]) -> None:
         """Renew the leases of attempts no longer; whoever clears away settles them once those have run out."""
-        self._held.difference_update(given_up)
+        for attempt in given_up:
+            self._held.pop(attempt, None)
 
     async def finish(self, committed: Iterable[Attempt], collect_after_s: float) -> None:
         """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds."""
@@ -141,12 +150,31 @@ class Journal:
         await self._write(lambda connection: connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt)))
         self.let_go([attempt])
 
+    async def discard(self, attempt: Attempt, collect_after_s: float) -> None:
+        """Close an attempt that is not the visible version, but may have been: it is garbage in ``collect_after_s``."""
+
+        def write(connection: sa.Connection) -> None:
+            self._throw_away(connection, attempt.key, attempt.generation + 1, 0, collect_after_s)
+            connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
+
+        await self._write(write)
+        self.let_go([attempt])
+
+    async def under_way(self, keys: Sequence[DocumentKey]) -> set[DocumentKey]:
+        """Say which documents somebody is writing, or was when a crash came."""
+        columns = sa.tuple_(attempts.c.tenant, attempts.c.document_id)
+        statement = sa.select(attempts.c.tenant, attempts.c.document_id).where(
+            columns.in_([tuple(key) for key in keys])
+        )
+        return {DocumentKey(row.tenant, row.document_id) for row in await self._read(statement)} if keys else set()
+
     async def abandoned(self, limit: int) -> list[Attempt]:
-        """Name attempts whose lease has run out, the oldest first."""
+        """Name attempts whose lease has run out, the oldest first; none that this process goes on with."""
         columns = (attempts.c.tenant, attempts.c.document_id, attempts.c.generation)
         statement = sa.select(*columns).where(attempts.c.lease_until < self._now()).order_by(attempts.c.lease_until)
-        rows = await self._read(statement.limit(limit))
-        return [Attempt(DocumentKey(row.tenant, row.document_id), row.generation) for row in rows]
+        rows = await self._read(statement.limit(limit + len(self._held)))
+        found = [Attempt(DocumentKey(row.tenant, row.document_id), row.generation) for row in rows]
+        return [attempt for attempt in found if attempt not in self._held][:limit]
 
     async def due(self, limit: int, *, within_s: float = 0.0) -> list[Garbage]:
         """Name garbage that may be collected, the oldest first; with ``within_s`` also what may be so soon."""

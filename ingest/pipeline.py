@@ -67,7 +67,7 @@ class Ingestor:
         self._retry_delays_s = retry_delays_s
         self._locks = DocumentLocks()
         self._preparer = Preparer(index, journal, chunker, self._retry)
-        self._writer = Writer(encoder, self._chunk_encoder, index, self._retry, self._report_written)
+        self._writer = Writer(encoder, self._chunk_encoder, index, journal, self._retry, self._report_written)
         self._committer = Committer(index, journal, self._retry, collect_after_s)
         self.progress = Progress()
 
@@ -104,12 +104,15 @@ class Ingestor:
                     try:
                         await self._committer.settle(slots)
                     finally:
-                        await self._let_go(slots)
+                        self._let_go(slots)
                     flow.settled(slots)
                     for slot in slots:
                         yield self._receipt(slot)
             finally:
-                await self._let_go(await flow.close())
+                try:
+                    await flow.close()
+                finally:
+                    self._let_go(flow.under_way)
 
     async def delete(self, document_id: str, tenant: str = DEFAULT_TENANT) -> int:
         """Take a document out of the index; say how many chunks it had. :class:`NotFound` where there is none."""
@@ -129,7 +132,7 @@ class Ingestor:
             finally:
                 self._journal.let_go([deletion])
         finally:
-            await self._locks.release([key])
+            self._locks.release([key])
         return record.chunk_count
 
     def _check_encoder(self, info: EncoderInfo) -> None:
@@ -151,14 +154,14 @@ class Ingestor:
         try:
             await self._preparer.prepare(slots)
         except BaseException:
-            await self._let_go(slots)
+            self._let_go(slots)
             raise
         return slots
 
-    async def _let_go(self, slots: Sequence[Slot]) -> None:
+    def _let_go(self, slots: Sequence[Slot]) -> None:
         """Let others have documents; what has begun and not ended is settled by whoever clears away."""
         self._journal.let_go(Attempt(slot.key, slot.generation) for slot in slots)
-        await self._locks.release(_keys(slots))
+        self._locks.release(_keys(slots))
 
     def _receipt(self, slot: Slot) -> Receipt:
         receipt = slot.receipt

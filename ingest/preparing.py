@@ -32,8 +32,11 @@ class Preparer:
         """Cut what is new, and have the journal give it a generation; no two of the documents are the same one."""
         open_slots = [slot for slot in slots if slot.receipt is None]
         keys = [slot.key for slot in open_slots]
+        # Asked for first: what is finished by then is in the records. A version under way may become visible after
+        # this one has been found unchanged, so a document that somebody writes is always written anew.
+        under_way = await self._retry(lambda: self._journal.under_way(keys))
         records = await self._retry(lambda: self._index.get_records(keys)) if keys else {}
-        work = [self._compare(slot, records.get(slot.key)) for slot in open_slots]
+        work = [self._compare(slot, None if slot.key in under_way else records.get(slot.key)) for slot in open_slots]
         # All of them are waited for, also where one fails: none may go on once the documents are no longer held.
         for failure in await asyncio.gather(*work, return_exceptions=True):
             if failure:
@@ -57,7 +60,7 @@ class Preparer:
                 _keep(slot, document, record)
                 return
         try:
-            slot.chunks = await asyncio.to_thread(self._chunker.chunk, document, _language(document))
+            slot.chunks = await asyncio.to_thread(self._chunker.chunk, document, document.language)
         except InvalidInput as error:
             slot.reject(error)
             return
@@ -78,11 +81,6 @@ def checked(item: Item) -> Slot:
     except InvalidInput as error:
         slot.reject(error)
     return slot
-
-
-def _language(document: Document) -> str:
-    language = document.metadata.get("language", "")
-    return language if isinstance(language, str) else ""
 
 
 def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:

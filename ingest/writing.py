@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 
-from encoder.errors import InvalidInput
+from encoder.errors import IndexUnavailable, InvalidInput
 from encoder.interface import Encoder
 from encoder.passage_text import join_passage
 from ingest.chunk_encoding import ChunkedDocument, ChunkEncoder
 from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, VectorIndex
+from ingest.journal import Attempt, Journal
 from ingest.preparing import Retry
 from ingest.slots import Batch, named, split_by_document
 from ingest.sparse import sparse_passage
@@ -25,6 +26,7 @@ class Writer:
         encoder: Encoder,
         chunk_encoder: ChunkEncoder,
         index: VectorIndex,
+        journal: Journal,
         retry: Retry,
         on_written: Callable[[int, int], None],
     ) -> None:
@@ -32,12 +34,17 @@ class Writer:
         self._encoder = encoder
         self._chunk_encoder = chunk_encoder
         self._index = index
+        self._journal = journal
         self._retry = retry
         self._on_written = on_written
 
     async def write(self, batch: Batch) -> None:
         """Encode and write a batch; where it is refused, each document alone, to find the one at fault."""
         for slot, _ in batch:
+            if slot.error is None and not self._journal.holds(Attempt(slot.key, slot.generation)):
+                # Whoever took over has cleared away: what came later would stay.
+                name = slot.key.document_id
+                slot.error = IndexUnavailable(f"{name} was taken over while it was being written; ingest it again.")
             if slot.error is not None:
                 slot.outstanding -= 1
         batch = [(slot, chunk) for slot, chunk in batch if slot.error is None]

@@ -88,6 +88,7 @@ class Backends(Generic[_Made]):
 
     async def _disconnect(self) -> None:
         self._made = None
+        self._problem = self._problem or EncoderUnavailable("The service is connecting anew; try again in a moment.")
         if self._index is not None:
             index, self._index = self._index, None
             await index.close()

@@ -22,11 +22,12 @@ from encoder.progress import Report
 from encoder.tokenizer import Tokenizer
 from ingest.chunk_encoding import ChunkEncoder
 from ingest.chunking import Chunker
+from ingest.collecting import Collector
 from ingest.documents import Document
 from ingest.index.interface import LIMIT_MAX, VectorIndex
 from ingest.index.memory import MemoryIndex
 from ingest.journal import Journal
-from ingest.pipeline import Ingestor
+from ingest.pipeline import COLLECT_AFTER_S, Ingestor
 from ingest.sparse import sparse_query
 from services.evaluation_bm25 import passages_of, run_bm25s
 from services.evaluation_encoder import EvaluationEncoder
@@ -203,6 +204,7 @@ async def ingest_set(
                 if receipt.error:
                     message = f"document {receipt.document_id!r} of {found.name}: {receipt.error}"
                     raise InvalidInput("dataset", message) from receipt.error
+        await Collector(index, journal, COLLECT_AFTER_S).collect(within_s=COLLECT_AFTER_S)  # nobody searches yet
     finally:
         await journal.close()
     stats = await index.stats()

@@ -6,7 +6,6 @@ Used by commands on a data directory, and by the evaluation. The services are pu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from encoder.errors import MambaSearchError
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.collecting import Collector, keep_clear
+from ingest.collecting import Collector, keep_clear, keep_leases
 from ingest.index.embedded import EmbeddedIndex
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import COLLECT_AFTER_S
@@ -76,15 +75,17 @@ async def open_journal(data_dir: Path, index: VectorIndex) -> AsyncIterator[Jour
     At the end what was replaced goes, too: the engine has one process at a time, so that nobody reads it any more.
     """
     journal = await Journal.open(journal_url(data_dir))
-    clearing: asyncio.Task[None] | None = None
+    duties: list[asyncio.Task[None]] = []
     try:
         await journal.abandon_others()
-        clearing = asyncio.create_task(keep_clear(journal, lambda: index, COLLECT_AFTER_S))
+        duties = [
+            asyncio.create_task(keep_leases(journal)),
+            asyncio.create_task(keep_clear(journal, lambda: index, COLLECT_AFTER_S)),
+        ]
         yield journal
         await Collector(index, journal, COLLECT_AFTER_S).collect(within_s=COLLECT_AFTER_S)
     finally:
-        if clearing:
-            clearing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await clearing
+        for duty in duties:
+            duty.cancel()
+        await asyncio.gather(*duties, return_exceptions=True)
         await journal.close()

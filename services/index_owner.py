@@ -77,7 +77,9 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.CommitRecordRequest, context: _Context
     ) -> index_pb2.CommitRecordResponse:
         """Make a generation the visible one, unless it is fenced."""
-        committed = await self._index.commit_record(wire.record_from_message(request.record))
+        committed = await self._index.commit_record(
+            wire.record_from_message(request.record), replacing=request.replacing
+        )
         return index_pb2.CommitRecordResponse(committed=committed)
 
     async def FenceDocument(

@@ -18,7 +18,7 @@ from encoder.grpc_errors import code_of
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.collecting import keep_clear
+from ingest.collecting import keep_clear, keep_leases
 from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document, named_tenant
 from ingest.index import wire
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
@@ -185,12 +185,16 @@ async def serve(settings: IngestSettings) -> None:
         message_bytes_max=MESSAGE_BYTES_MAX,
         calls_max=2 * settings.ingest_streams_max + 64,
     )
-    clearing = asyncio.create_task(keep_clear(journal, lambda: backends.get().index, collect_after_s))
+    duties = [
+        asyncio.create_task(keep_leases(journal)),
+        asyncio.create_task(keep_clear(journal, lambda: backends.get().index, collect_after_s)),
+    ]
     try:
         await serve_until(stop, server, settings.ingest_host, settings.ingest_port, backends)
     finally:
-        clearing.cancel()
-        await asyncio.gather(clearing, return_exceptions=True)
+        for duty in duties:
+            duty.cancel()
+        await asyncio.gather(*duties, return_exceptions=True)
         await journal.close()
 
 

@@ -283,6 +283,15 @@ class UpSettings(EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexO
                 raise InvalidInput(name, f"{name} is set, but `mamba-search up` starts a part of its own; unset it.")
         return super().load(arguments)
 
+    @pydantic.model_validator(mode="after")
+    def _check_collecting(self) -> Self:
+        if self.collect_after_s < self.search_timeout_s:
+            raise ValueError(
+                f"collect_after_s is {self.collect_after_s:g}; it must be at least search_timeout_s, which is "
+                f"{self.search_timeout_s:g}"
+            )
+        return self
+
     up_timeout_s: float = Field(180.0, gt=0, le=3600, description="Longest wait for all parts to become ready.")
     stop_timeout_s: float = Field(
         20.0, gt=0, le=600, description="Longest wait for one part to stop before it is killed."

@@ -110,6 +110,19 @@ async def words_found(index: VectorIndex, word: str) -> list[str]:
     return [hit.chunk.text for hit in await index.search_sparse(sparse_query(word), 100, Scope())]
 
 
+class Clock:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 async def clear(index: VectorIndex, journal: Journal) -> Collected:
     """Clear away as if all searches had ended, and all leases of what nobody goes on with."""
+    clock = journal._now
+    assert isinstance(clock, Clock)
+    clock.now += 1000
     return await Collector(index, journal, 0).collect(within_s=1e6)

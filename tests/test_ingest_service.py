@@ -44,10 +44,10 @@ class FullIndex(EmbeddedIndex):
 
     full = False
 
-    async def commit_record(self, record: DocumentRecord) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
         if self.full:
             raise StorageFull("The disk is full.")
-        return await super().commit_record(record)
+        return await super().commit_record(record, replacing=replacing)
 
 
 @dataclass

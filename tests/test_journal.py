@@ -13,19 +13,10 @@ import pytest
 from encoder.errors import InvalidInput, JournalUnavailable
 from ingest.index.interface import DocumentKey
 from ingest.journal import Attempt, Garbage, Journal, journal_url
+from tests.pipelining import Clock
 
 A, B = DocumentKey("default", "a"), DocumentKey("default", "b")
 OTHER_TENANTS_A = DocumentKey("other", "a")
-
-
-class Clock:
-    """Seconds that a test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -78,7 +69,12 @@ async def test_what_is_not_renewed_is_abandoned(journals: tuple[Journal, Journal
     await one.renew()
     assert await one.abandoned(10) == []
     clock.now += 20
-    assert await one.abandoned(10) == await other.abandoned(10) == [Attempt(B, 1)]
+    assert await one.abandoned(10) == [Attempt(B, 1)]
+    assert await other.abandoned(10) == []  # it goes on with its own, if only it is let
+    assert one.holds(Attempt(A, 1))
+    assert not other.holds(Attempt(B, 1))
+    other.let_go([Attempt(B, 1)])
+    assert await other.abandoned(10) == [Attempt(B, 1)]
     await other.withdraw(Attempt(B, 1))
     assert await one.abandoned(10) == []
 
@@ -89,6 +85,22 @@ async def test_finished_attempts_are_not_abandoned(journals: tuple[Journal, Jour
     await one.finish([Attempt(key, generation) for key, generation in generations.items()], 60)
     clock.now += 1000
     assert await one.abandoned(10) == []
+
+
+async def test_documents_that_somebody_writes_are_known(journals: tuple[Journal, Journal]) -> None:
+    one, other = journals
+    await one.begin([A], {})
+    assert await other.under_way([A, B]) == {A}
+    await one.finish([Attempt(A, 1)], 0)
+    assert await other.under_way([A, B]) == set()
+
+
+async def test_what_may_have_been_visible_waits_as_garbage_does(journals: tuple[Journal, Journal]) -> None:
+    one, _ = journals
+    await one.begin([A], {})
+    await one.discard(Attempt(A, 1), 60)
+    assert await one.due(10) == []
+    assert await one.due(10, within_s=60) == [Garbage(A, 2, 0)]
 
 
 async def test_who_is_alone_takes_over_at_once(journals: tuple[Journal, Journal]) -> None:

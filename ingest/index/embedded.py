@@ -103,10 +103,10 @@ class EmbeddedIndex:
         """Count a generation's chunks."""
         return await self._run(lambda: self._engine.count_chunks(key, generation))
 
-    async def commit_record(self, record: DocumentRecord) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        change = records.committing(record)
+        change = records.committing(record, replacing=replacing)
         _, after = await self._write(lambda: self._engine.change_record(record.key, change))
         return after is not None
 

@@ -144,8 +144,10 @@ class VectorIndex(Protocol):
     async def count_chunks(self, key: DocumentKey, generation: int) -> int:
         """Count the chunks that one generation of a document has in the index."""
 
-    async def commit_record(self, record: DocumentRecord) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
         """Make a record's generation the visible one, durably and at once, unless it is fenced.
+
+        With ``replacing`` only where it is the visible one already: its metadata change.
 
         Say whether it is the visible one now. The generation that is visible may be committed again, fenced or not:
         its record is replaced (so metadata changes).

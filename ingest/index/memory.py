@@ -53,10 +53,10 @@ class MemoryIndex:
         """Count the chunks of one generation."""
         return sum(place[0] == generation for place in self._chunks.get(key, ()))
 
-    async def commit_record(self, record: DocumentRecord) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        _, after = self._change(record.key, records.committing(record))
+        _, after = self._change(record.key, records.committing(record, replacing=replacing))
         return after is not None
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:

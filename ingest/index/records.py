@@ -23,13 +23,16 @@ class RecordState:
 Change = Callable[[RecordState | None], RecordState | None]
 
 
-def committing(record: DocumentRecord) -> Change:
-    """Make a record the committed one; None where its generation is fenced and is not the committed one."""
+def committing(record: DocumentRecord, *, replacing: bool = False) -> Change:
+    """Make a record the committed one; None where its generation is fenced and is not the committed one.
+
+    With ``replacing`` also None where another generation is committed, or none.
+    """
 
     def commit(state: RecordState | None) -> RecordState | None:
-        if state is None or state.fence < record.generation:
+        if not replacing and (state is None or state.fence < record.generation):
             return RecordState(record.generation, record)
-        if state.record is not None and state.record.generation == record.generation:
+        if state is not None and state.record is not None and state.record.generation == record.generation:
             return replace(state, record=record)
         return None
 

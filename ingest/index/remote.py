@@ -80,10 +80,10 @@ class RemoteIndex:
         )
         return response.count
 
-    async def commit_record(self, record: DocumentRecord) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        request = index_pb2.CommitRecordRequest(record=wire.record_to_message(record))
+        request = index_pb2.CommitRecordRequest(record=wire.record_to_message(record), replacing=replacing)
         response: index_pb2.CommitRecordResponse = await self._call(
             self._stub.CommitRecord(request, timeout=WRITE_TIMEOUT_S)
         )

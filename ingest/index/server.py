@@ -87,10 +87,10 @@ class ServerIndex:
         """Count a generation's chunks."""
         return await self._count(chunks_of(key, generation=generation))
 
-    async def commit_record(self, record: DocumentRecord) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        _, after = await self._change(record.key, records.committing(record))
+        _, after = await self._change(record.key, records.committing(record, replacing=replacing))
         return after is not None
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:

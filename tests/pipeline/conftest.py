@@ -9,7 +9,7 @@ from qdrant_client import AsyncQdrantClient
 
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
-from tests.pipelining import DIMENSION, MoodyEncoder, MoodyIndex, fingerprint, make_chunker
+from tests.pipelining import DIMENSION, Clock, MoodyEncoder, MoodyIndex, fingerprint, make_chunker
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def index() -> AsyncIterator[MoodyIndex]:
 
 @pytest.fixture
 async def journal() -> AsyncIterator[Journal]:
-    opened = await Journal.open(lease_s=0)  # whatever is not finished is at once what nobody finishes
+    opened = await Journal.open(lease_s=30, now=Clock())
     yield opened
     await opened.close()
 

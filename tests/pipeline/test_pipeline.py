@@ -235,7 +235,7 @@ async def test_an_outage_is_raised_and_nothing_half_done_is_visible(
 async def test_leftovers_of_a_crash_never_enter_a_later_version(
     ingestor: Ingestor, index: MoodyIndex, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def crash(_: object) -> None:
+    async def crash(*_: object, **__: object) -> None:
         raise StorageFull("crashed")
 
     await ingestor.ingest(make_document("a", 4))
@@ -259,7 +259,7 @@ async def test_lost_chunks_are_noticed_before_the_commit(
     index.forgetful = True
     (receipt,) = await ingest(ingestor, [make_document("a")])
     assert receipt.outcome is Outcome.REJECTED
-    assert "chunks of a; ingest it again" in str(receipt.error)
+    assert "a: 3 of 4 chunks of it are in the index; ingest it again" in str(receipt.error)
     assert (await index.stats()).chunk_count == (await index.stats()).document_count == 0
     index.forgetful = False
     assert (await ingestor.ingest(make_document("a"))).outcome is Outcome.INGESTED

@@ -124,10 +124,12 @@ class IndexRecord(_message.Message):
     def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., metadata_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CommitRecordRequest(_message.Message):
-    __slots__ = ("record",)
+    __slots__ = ("record", "replacing")
     RECORD_FIELD_NUMBER: _ClassVar[int]
+    REPLACING_FIELD_NUMBER: _ClassVar[int]
     record: IndexRecord
-    def __init__(self, record: _Optional[_Union[IndexRecord, _Mapping]] = ...) -> None: ...
+    replacing: bool
+    def __init__(self, record: _Optional[_Union[IndexRecord, _Mapping]] = ..., replacing: _Optional[bool] = ...) -> None: ...
 
 class CommitRecordResponse(_message.Message):
     __slots__ = ("committed",)
