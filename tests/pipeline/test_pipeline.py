@@ -259,7 +259,7 @@ async def test_lost_chunks_are_noticed_before_the_commit(
     index.forgetful = True
     (receipt,) = await ingest(ingestor, [make_document("a")])
     assert receipt.outcome is Outcome.REJECTED
-    assert "a: 3 of 4 chunks of it are in the index; ingest it again" in str(receipt.error)
+    assert "a: 5 of 6 chunks of it are in the index; ingest it again" in str(receipt.error)
     assert (await index.stats()).chunk_count == (await index.stats()).document_count == 0
     index.forgetful = False
     assert (await ingestor.ingest(make_document("a"))).outcome is Outcome.INGESTED
