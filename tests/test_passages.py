@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime
 
+from ingest.documents import DEFAULT_TENANT
 from ingest.index.interface import DocumentRecord, StoredChunk
 from services.passages import join, select, single_gaps
 from services.results import Hit
 
 
 def make_chunk(name: str, index: int, text: str, char_start: int = 0) -> StoredChunk:
-    return StoredChunk(name, 1, index, char_start, char_start + len(text), len(text.split()), text)
+    char_end = char_start + len(text)
+    return StoredChunk(DEFAULT_TENANT, name, 1, index, char_start, char_end, 1, 1, (), len(text.split()), text)
 
 
 def make_hits(*chunks: StoredChunk) -> list[Hit]:
@@ -20,7 +22,7 @@ def make_hits(*chunks: StoredChunk) -> list[Hit]:
 
 
 def make_record(name: str) -> DocumentRecord:
-    return DocumentRecord(name, "", "", 1, 9, 99, 999, "hash", datetime.now(UTC))
+    return DocumentRecord(DEFAULT_TENANT, name, "", "", {}, 1, 9, 99, 999, "hash", "hash", datetime.now(UTC))
 
 
 def count(text: str) -> int:
