@@ -73,7 +73,12 @@ def open_database(url: str) -> sa.Engine:
     options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {}
     if kind == "sqlite":
         options["connect_args"] = {"check_same_thread": False}
-    engine = sa.create_engine(parsed, **options)
+    try:
+        engine = sa.create_engine(parsed, **options)
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            "journal_url", f"journal_url needs the package {error.name}; install mamba-search[postgres]."
+        ) from None
     if kind == "sqlite":
         sa.event.listen(engine, "connect", _set_up_sqlite)
         # The lock is taken at the start, where others are waited for; taken later, it may be refused at once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import multiprocessing
 import sqlite3
 from collections.abc import AsyncIterator
@@ -163,6 +164,13 @@ async def test_another_format_is_refused(tmp_path: Path) -> None:
 async def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="journal_url"):
         await Journal.open(url)
+
+
+async def test_a_missing_driver_is_named() -> None:
+    if importlib.util.find_spec("psycopg"):
+        pytest.skip("psycopg is installed")
+    with pytest.raises(InvalidInput, match=r"needs the package psycopg; install mamba-search\[postgres\]"):
+        await Journal.open("postgresql+psycopg://nobody@nowhere/none")
 
 
 async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
