@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ class ChunkedDocument:
     texts: Sequence[str]
 
 
+ChunkEncoding = Literal["alone", "one-pass"]  # the ways; an index is made in one of them
+
+
 class ChunkEncoder(Protocol):
     """Turns chunks into embeddings. Stateless: safe for several calls at once."""
 
@@ -40,6 +43,11 @@ class ChunkEncoder(Protocol):
 
     async def encode(self, encoder: Encoder, documents: Sequence[ChunkedDocument]) -> NDArray[np.float32]:
         """Embed the chunks of some documents: ``(n, d)`` in their order. Raises what the encoder raises."""
+
+
+def make_chunk_encoder(encoding: ChunkEncoding, tokenizer: Tokenizer) -> ChunkEncoder:
+    """Make what encodes in one of the ways."""
+    return ChunksInOnePass(tokenizer) if encoding == "one-pass" else ChunksAlone()
 
 
 class ChunksAlone:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from encoder.errors import MambaSearchError
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
+from ingest.chunk_encoding import ChunkEncoder, ChunkEncoding, make_chunk_encoder
 from ingest.chunking import Chunker
 from ingest.collecting import Collector, keep_clear, keep_leases
 from ingest.index.embedded import EmbeddedIndex
@@ -34,6 +35,7 @@ class Parts:
     encoder: Encoder
     tokenizer: Tokenizer
     chunker: Chunker
+    chunk_encoder: ChunkEncoder
     index: VectorIndex
 
 
@@ -55,15 +57,16 @@ async def load_encoder(settings: CommandSettings) -> Encoder:
 
 
 @asynccontextmanager
-async def open_parts(data_dir: Path, encoder: Encoder, tokenizer: Tokenizer) -> AsyncIterator[Parts]:
+async def open_parts(
+    data_dir: Path, encoder: Encoder, tokenizer: Tokenizer, chunk_encoding: ChunkEncoding
+) -> AsyncIterator[Parts]:
     """Open the index in a data directory (or make it) for an encoder that stays the caller's."""
-    chunker = Chunker(tokenizer)
+    chunker, chunk_encoder = Chunker(tokenizer), make_chunk_encoder(chunk_encoding, tokenizer)
     info = await encoder.info()
-    index = await EmbeddedIndex.open(
-        data_dir, dimension=info.dimension, fingerprint=index_fingerprint(info.fingerprint, chunker.fingerprint)
-    )
+    fingerprint = index_fingerprint(info.fingerprint, chunk_encoder.fingerprint(chunker.fingerprint))
+    index = await EmbeddedIndex.open(data_dir, dimension=info.dimension, fingerprint=fingerprint)
     try:
-        yield Parts(encoder, tokenizer, chunker, index)
+        yield Parts(encoder, tokenizer, chunker, chunk_encoder, index)
     finally:
         await index.close()
 

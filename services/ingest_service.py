@@ -17,6 +17,7 @@ from encoder.errors import InvalidInput, NotFound, Overloaded
 from encoder.grpc_errors import code_of
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
+from ingest.chunk_encoding import make_chunk_encoder
 from ingest.chunking import Chunker
 from ingest.collecting import keep_clear, keep_leases
 from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document, named_tenant
@@ -163,18 +164,22 @@ def _record_message(record: DocumentRecord) -> ingest_pb2.Document:
 async def serve(settings: IngestSettings) -> None:
     """Serve until SIGTERM or SIGINT; streams that have not ended a few seconds later are cut off."""
     stop = stop_signal()
-    chunker = Chunker(await asyncio.to_thread(Tokenizer.load, settings.passage_model))
+    tokenizer = await asyncio.to_thread(Tokenizer.load, settings.passage_model)
+    chunker, chunk_encoder = Chunker(tokenizer), make_chunk_encoder(settings.chunk_encoding, tokenizer)
     await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
     journal = await Journal.open(settings.journal_url or journal_url(settings.data_dir))
     collect_after_s = settings.collect_after_s
 
     def make(encoder: Encoder, index: VectorIndex) -> Worker:
-        return Worker(Ingestor(encoder, index, chunker, journal, collect_after_s=collect_after_s), index)
+        ingestor = Ingestor(
+            encoder, index, chunker, journal, chunk_encoder=chunk_encoder, collect_after_s=collect_after_s
+        )
+        return Worker(ingestor, index)
 
     backends = make_backends(
         settings,
         make,
-        chunker.fingerprint,
+        chunk_encoder.fingerprint(chunker.fingerprint),
         encoder_timeout_s=settings.encoder_timeout_s,
         requests_max=_ENCODER_REQUESTS_MAX,
     )

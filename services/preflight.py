@@ -9,6 +9,7 @@ from encoder.client import joint_fingerprint
 from encoder.errors import FingerprintMismatch, InvalidInput
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
+from ingest.chunk_encoding import make_chunk_encoder
 from ingest.chunking import Chunker
 from ingest.index.data_directory import DataDirectory, check_not_a_file, read_manifest
 from services.children import Part
@@ -85,5 +86,6 @@ def _made_by(settings: UpSettings) -> tuple[str, int]:
             f"passage_model {settings.passage_model} of length {config.embedding_dim}; name two models that belong "
             "together."
         )
-    chunker = Chunker(Tokenizer.load(settings.passage_model)).fingerprint
-    return index_fingerprint(joint_fingerprint(query_model, passage_model), chunker), config.embedding_dim
+    tokenizer = Tokenizer.load(settings.passage_model)
+    chunks = make_chunk_encoder(settings.chunk_encoding, tokenizer).fingerprint(Chunker(tokenizer).fingerprint)
+    return index_fingerprint(joint_fingerprint(query_model, passage_model), chunks), config.embedding_dim

@@ -151,7 +151,17 @@ class QdrantSettings(Settings):
     )
 
 
-class BackendSettings(EncoderTargetSettings, IndexTargetSettings, QdrantSettings):
+class ChunkSettings(Settings):
+    """How the chunks of an index are made."""
+
+    chunk_encoding: Literal["alone", "one-pass"] = Field(
+        "alone",
+        description="How chunks become embeddings: alone, or one-pass through their document, each knowing what came "
+        "before it. An index is made in one way.",
+    )
+
+
+class BackendSettings(EncoderTargetSettings, IndexTargetSettings, QdrantSettings, ChunkSettings):
     """What search and ingestion both lean on."""
 
 
@@ -271,7 +281,9 @@ class IndexOwnerSettings(DataSettings):
     index_port: int = Field(50053, ge=1, le=65535, description="Port of the index owner.")
 
 
-class UpSettings(EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexOwnerSettings, QdrantSettings):
+class UpSettings(
+    EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexOwnerSettings, QdrantSettings, ChunkSettings
+):
     """``mamba-search up``: every part on this machine. Where each answers follows from hosts and ports."""
 
     @classmethod
@@ -298,7 +310,7 @@ class UpSettings(EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexO
     )
 
 
-class CommandSettings(DeviceSettings):
+class CommandSettings(DeviceSettings, ChunkSettings):
     """The commands of ``mamba-search`` that ask a service, or do its work in their own process."""
 
     search_target: Target = Field("127.0.0.1:50051", description="Host and port of the search service.")

@@ -131,6 +131,18 @@ def test_ingest_reads_standard_input(
     assert [hit["document_id"] for hit in json.loads(capsys.readouterr().out)["hits"]] == ["a"]
 
 
+def test_chunks_in_one_pass_make_an_index_of_their_own(
+    data_dir: str, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAMBASEARCH_CHUNK_ENCODING", "one-pass")
+    assert run(["search", "geothermal", "--data-dir", data_dir]) == 5
+    assert "one-pass" in error_line(capsys)
+    own = str(tmp_path / "one-pass")
+    assert run(["ingest", str(documents), "--data-dir", own]) == 0
+    assert run(["search", "geothermal electricity", "--data-dir", own]) == 0
+    assert " 1. Kenya" in capsys.readouterr().out
+
+
 def test_search_shows_rank_title_place_and_passage(data_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["search", "geothermal electricity", "--data-dir", data_dir]) == 0
     shown = capsys.readouterr().out

@@ -152,10 +152,17 @@ async def _ingest_in_process(
     encoder = await load_encoder(settings)
     try:
         async with (
-            open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts,
+            open_parts(data_dir, encoder, Tokenizer.load(settings.model), settings.chunk_encoding) as parts,
             open_journal(data_dir, parts.index) as journal,
         ):
-            ingestor = Ingestor(parts.encoder, parts.index, parts.chunker, journal, on_progress=tally.written)
+            ingestor = Ingestor(
+                parts.encoder,
+                parts.index,
+                parts.chunker,
+                journal,
+                chunk_encoder=parts.chunk_encoder,
+                on_progress=tally.written,
+            )
             tally.started = time.monotonic()
             async with aclosing(ingestor.ingest_all(items)) as receipts:
                 async for receipt in receipts:

@@ -98,7 +98,8 @@ async def _search_in_process(
     fusion = FusionWeights.load(settings.model)
     encoder = await load_encoder(settings)
     try:
-        async with open_parts(data_dir, encoder, Tokenizer.load(settings.model)) as parts:
+        tokenizer = Tokenizer.load(settings.model)
+        async with open_parts(data_dir, encoder, tokenizer, settings.chunk_encoding) as parts:
             searcher = Searcher(parts.encoder, parts.index, parts.tokenizer, fusion)
             return found_in_process(
                 await searcher.search(query, SearchMode(mode.value), top_k, tenant=named_tenant(tenant))
