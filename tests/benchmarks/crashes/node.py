@@ -46,8 +46,9 @@ class Node:
 
     def start(self, part: str) -> None:
         """Start a part; it is ready a second or two later."""
-        log = self._logs.setdefault(part, (self.folder / f"{part}.log").open("ab"))
-        # The index owner reads what of these settings is its own; the others are unknown to nobody.
+        if part not in self._logs:
+            self._logs[part] = (self.folder / f"{part}.log").open("ab")
+        log = self._logs[part]
         command = [sys.executable, "-m", *self._commands[part]]
         self._running[part] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
