@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from encoder.errors import MambaSearchError
@@ -52,6 +53,21 @@ async def keep_clear(journal: Journal, index: Callable[[], VectorIndex], collect
         except Exception:
             logger.exception("clearing away failed for a reason that nobody foresaw")
         await asyncio.sleep(0.0 if collected.attempts or collected.garbage else HEARTBEAT_S)
+
+
+@asynccontextmanager
+async def on_duty(journal: Journal, index: Callable[[], VectorIndex], collect_after_s: float) -> AsyncIterator[None]:
+    """Keep leases alive and clear away, both at once, while the block runs."""
+    duties = [
+        asyncio.create_task(keep_leases(journal)),
+        asyncio.create_task(keep_clear(journal, index, collect_after_s)),
+    ]
+    try:
+        yield
+    finally:
+        for duty in duties:
+            duty.cancel()
+        await asyncio.gather(*duties, return_exceptions=True)
 
 
 class Collector:

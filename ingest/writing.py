@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
 
 from encoder.errors import IndexUnavailable, InvalidInput
 from encoder.interface import Encoder
@@ -69,8 +68,7 @@ class Writer:
     async def _write(self, batch: Batch) -> None:
         passages = [join_passage(slot.title, chunk.text) for slot, chunk in batch]
         documents = [
-            ChunkedDocument(part[0][0].title, [chunk.text for _, chunk in part])
-            for part in (list(part) for _, part in groupby(batch, key=lambda item: id(item[0])))
+            ChunkedDocument(part[0][0].title, [chunk.text for _, chunk in part]) for part in split_by_document(batch)
         ]
         embeddings = await self._retry(lambda: self._chunk_encoder.encode(self._encoder, documents))
         sparse = await asyncio.to_thread(lambda: [sparse_passage(passage) for passage in passages])

@@ -17,7 +17,7 @@ from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
 from ingest.chunk_encoding import ChunkEncoder, ChunkEncoding, make_chunk_encoder
 from ingest.chunking import Chunker
-from ingest.collecting import Collector, keep_clear, keep_leases
+from ingest.collecting import Collector, on_duty
 from ingest.index.embedded import EmbeddedIndex
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import COLLECT_AFTER_S
@@ -78,17 +78,10 @@ async def open_journal(data_dir: Path, index: VectorIndex) -> AsyncIterator[Jour
     At the end what was replaced goes, too: the engine has one process at a time, so that nobody reads it any more.
     """
     journal = await Journal.open(journal_url(data_dir))
-    duties: list[asyncio.Task[None]] = []
     try:
         await journal.abandon_others()
-        duties = [
-            asyncio.create_task(keep_leases(journal)),
-            asyncio.create_task(keep_clear(journal, lambda: index, COLLECT_AFTER_S)),
-        ]
-        yield journal
-        await Collector(index, journal, COLLECT_AFTER_S).collect(within_s=COLLECT_AFTER_S)
+        async with on_duty(journal, lambda: index, COLLECT_AFTER_S):
+            yield journal
+            await Collector(index, journal, COLLECT_AFTER_S).collect(within_s=COLLECT_AFTER_S)
     finally:
-        for duty in duties:
-            duty.cancel()
-        await asyncio.gather(*duties, return_exceptions=True)
         await journal.close()

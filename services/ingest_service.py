@@ -19,7 +19,7 @@ from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.chunk_encoding import make_chunk_encoder
 from ingest.chunking import Chunker
-from ingest.collecting import keep_clear, keep_leases
+from ingest.collecting import on_duty
 from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document, named_tenant
 from ingest.index import wire
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
@@ -190,16 +190,10 @@ async def serve(settings: IngestSettings) -> None:
         message_bytes_max=MESSAGE_BYTES_MAX,
         calls_max=2 * settings.ingest_streams_max + 64,
     )
-    duties = [
-        asyncio.create_task(keep_leases(journal)),
-        asyncio.create_task(keep_clear(journal, lambda: backends.get().index, collect_after_s)),
-    ]
     try:
-        await serve_until(stop, server, settings.ingest_host, settings.ingest_port, backends)
+        async with on_duty(journal, lambda: backends.get().index, collect_after_s):
+            await serve_until(stop, server, settings.ingest_host, settings.ingest_port, backends)
     finally:
-        for duty in duties:
-            duty.cancel()
-        await asyncio.gather(*duties, return_exceptions=True)
         await journal.close()
 
 
