@@ -19,6 +19,7 @@ from encoder.errors import CheckpointError, InvalidInput
 from encoder.hub import local_folder
 from encoder.layouts.opening import TOKENIZER_FILE as TOKENIZER_FILE
 from encoder.layouts.opening import find_tokenizer
+from encoder.word_table import WordTable, divides_into_words
 
 _IN_BRACKETS = re.compile(r"[\[<].+[\]>]$")
 
@@ -49,6 +50,7 @@ class Tokenizer:
         pipeline.no_truncation()
         pipeline.encode_special_tokens = True
         self._pipeline = pipeline
+        self._words = WordTable(pipeline) if divides_into_words(pipeline) else None
         self.fingerprint = fingerprint
 
     @classmethod
@@ -96,14 +98,21 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokenize one text."""
+        if self._words:
+            ids: list[int] = self._words.tokenize(text)[0].tolist()
+            return ids
         return self._pipeline.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize many texts, on all cores."""
+        """Tokenize many texts."""
+        if self._words:
+            return self._words.tokenize_batch(texts)
         return [found.ids for found in self._pipeline.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_with_offsets(self, text: str) -> TokenizedText:
         """Tokenize one text and say where each token came from."""
+        if self._words:
+            return TokenizedText(*self._words.tokenize(text))
         found = self._pipeline.encode(text, add_special_tokens=False)
         return TokenizedText(
             ids=np.array(found.ids, dtype=np.int64),

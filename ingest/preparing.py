@@ -9,7 +9,7 @@ from typing import Any
 
 from encoder.errors import InvalidInput
 from ingest.chunking import Chunker
-from ingest.documents import Document, check_document
+from ingest.documents import check_document
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal
 from ingest.read_ahead import Item
@@ -36,11 +36,19 @@ class Preparer:
         # this one has been found unchanged, so a document that somebody writes is always written anew.
         under_way = await self._retry(lambda: self._journal.under_way(keys))
         records = await self._retry(lambda: self._index.get_records(keys)) if keys else {}
-        work = [self._compare(slot, None if slot.key in under_way else records.get(slot.key)) for slot in open_slots]
+        await asyncio.to_thread(_hash, open_slots)
+        known = [
+            (slot, record)
+            for slot in open_slots
+            if slot.key not in under_way
+            and (record := records.get(slot.key))
+            and record.content_hash == slot.content_hash
+        ]
         # All of them are waited for, also where one fails: none may go on once the documents are no longer held.
-        for failure in await asyncio.gather(*work, return_exceptions=True):
+        for failure in await asyncio.gather(*(self._keep(*pair) for pair in known), return_exceptions=True):
             if failure:
                 raise failure
+        await asyncio.to_thread(self._cut, [slot for slot in open_slots if not (slot.receipt or slot.record)])
         new = [slot for slot in open_slots if slot.chunks]
         if not new:
             return
@@ -49,23 +57,44 @@ class Preparer:
         for slot in new:
             slot.generation = generations[slot.key]
 
-    async def _compare(self, slot: Slot, record: DocumentRecord | None) -> None:
+    async def _keep(self, slot: Slot, record: DocumentRecord) -> None:
+        """Leave chunks that are all there as they are; where the metadata are others, have them written."""
         document = slot.document
         assert document is not None
-        slot.content_hash = await asyncio.to_thread(document.content_hash)
-        slot.metadata_hash = document.metadata_hash()
-        if record and record.content_hash == slot.content_hash:
-            count = await self._retry(lambda: self._index.count_chunks(slot.key, record.generation))
-            if count == record.chunk_count:
-                _keep(slot, document, record)
-                return
-        try:
-            slot.chunks = await asyncio.to_thread(self._chunker.chunk, document, document.language)
-        except InvalidInput as error:
-            slot.reject(error)
+        if await self._retry(lambda: self._index.count_chunks(slot.key, record.generation)) != record.chunk_count:
             return
-        slot.title = self._chunker.passage_title(document.title)
-        slot.outstanding = len(slot.chunks)
+        if record.metadata_hash != slot.metadata_hash:
+            slot.record = replace(
+                record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash
+            )
+            return
+        slot.receipt = Receipt(
+            slot.key.document_id,
+            slot.source,
+            Outcome.UNCHANGED,
+            record.chunk_count,
+            record.token_count,
+            record.generation,
+        )
+
+    def _cut(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            document = slot.document
+            assert document is not None
+            try:
+                slot.chunks = self._chunker.chunk(document, document.language)
+            except InvalidInput as error:
+                slot.reject(error)
+                continue
+            slot.title = self._chunker.passage_title(document.title)
+            slot.outstanding = len(slot.chunks)
+
+
+def _hash(slots: Sequence[Slot]) -> None:
+    for slot in slots:
+        assert slot.document is not None
+        slot.content_hash = slot.document.content_hash()
+        slot.metadata_hash = slot.document.metadata_hash()
 
 
 def checked(item: Item) -> Slot:
@@ -81,20 +110,3 @@ def checked(item: Item) -> Slot:
     except InvalidInput as error:
         slot.reject(error)
     return slot
-
-
-def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:
-    """Leave the chunks as they are; where the metadata are others, have them written."""
-    if record.metadata_hash != slot.metadata_hash:
-        slot.record = replace(
-            record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash
-        )
-        return
-    slot.receipt = Receipt(
-        slot.key.document_id,
-        slot.source,
-        Outcome.UNCHANGED,
-        record.chunk_count,
-        record.token_count,
-        record.generation,
-    )

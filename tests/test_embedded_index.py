@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -105,44 +105,46 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     await index.close()
 
 
-class CountingShard:
-    """An engine's shard that counts how often it is flushed."""
-
-    def __init__(self, shard: Any) -> None:
-        self.flushes = 0
-        self._shard = shard
-
-    def flush(self) -> None:
-        self.flushes += 1
-        self._shard.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._shard, name)
-
-
-async def test_flushing_is_skipped_where_nothing_was_written(tmp_path: Path) -> None:
+async def test_the_log_is_synced_where_anything_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await (await open_index(tmp_path)).close()
+    synced: list[Path] = []
+    monkeypatch.setattr("ingest.index.engine.sync_tree", synced.append)
     index = await open_index(tmp_path)
-    shard = CountingShard(index._engine._shard)
-    index._engine._shard = shard  # type: ignore[assignment]
     await index.flush()  # what opening replayed
     await index.flush()
-    assert shard.flushes == 1
-    for write in (
-        index.upsert_chunks(make_chunks(0, 1)),
-        index.fence(key_of("doc0"), 1),
-        index.delete_chunks(key_of("doc0"), generation=1),
-        index.drop_tombstone(key_of("doc0"), 1),
+    assert synced == [tmp_path / "engine-1" / "wal"]
+    for number, write in enumerate(
+        (
+            index.upsert_chunks(make_chunks(0, 1)),
+            index.fence(key_of("doc0"), 1),
+            index.delete_chunks(key_of("doc0"), generation=1),
+            index.drop_tombstone(key_of("doc0"), 1),
+        ),
+        start=2,
     ):
         await write
-        before = shard.flushes
         await index.flush()
         await index.flush()
-        assert shard.flushes == before + 1
+        assert len(synced) == number
     await index.fence(key_of("doc0"), 0)  # changes nothing
     await index.flush()
-    assert shard.flushes == 5
+    assert len(synced) == 5
     await index.close()
+
+
+async def test_the_log_alone_holds_what_was_written(tmp_path: Path) -> None:
+    index = await open_index(tmp_path / "index")
+    await index.close()
+    shutil.copytree(tmp_path / "index", tmp_path / "after")
+    index = await open_index(tmp_path / "index")
+    await index.upsert_chunks(make_chunks(0, 3))
+    await index.flush()
+    shutil.rmtree(tmp_path / "after" / "engine-1" / "wal")
+    shutil.copytree(tmp_path / "index" / "engine-1" / "wal", tmp_path / "after" / "engine-1" / "wal")
+    await index.close()
+    recovered = await open_index(tmp_path / "after")
+    assert (await recovered.stats()).chunk_count == 3
+    await recovered.close()
 
 
 async def test_a_second_opener_is_told_who_holds_the_directory(tmp_path: Path) -> None:

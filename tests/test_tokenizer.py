@@ -1,14 +1,25 @@
 """Text to ids without torch."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
 
 from encoder.errors import CheckpointError, InvalidInput
 from encoder.fingerprint import index_fingerprint, model_fingerprint
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer, check_characters
+from encoder.word_table import WordTable, divides_into_words
 from tests.tiny_model import save_tiny_model
+
+# Those at which pipelines divide, drop, join or take apart what they read.
+MEETING_CHARACTERS = (
+    " \t\n\r\x00\x0b\x1c\x85\xa0\u2028\u3000\ufffd\u0301\u0345.,'-_a"
+    "\u00e9\u0130\u1e9e\ufb01\u4e2d\uac00\U0001f600\u200d"
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +46,35 @@ def test_batch_equals_one_by_one(tokenizer: Tokenizer) -> None:
 def test_nothing_is_truncated_or_padded(tokenizer: Tokenizer) -> None:
     assert len(tokenizer.encode("word " * 2000)) == 2000
     assert [len(ids) for ids in tokenizer.encode_batch(["a", "a b c"])] == [1, 3]
+
+
+@given(st.lists(st.text(st.sampled_from(MEETING_CHARACTERS) | st.characters(exclude_categories=["Cs"])), max_size=4))
+def test_words_by_table_are_those_of_the_library(tokenizer: Tokenizer, texts: list[str]) -> None:
+    table = WordTable(tokenizer._pipeline, chars_max=200)  # begun anew again and again
+    expected = tokenizer._pipeline.encode_batch(texts, add_special_tokens=False)
+    assert table.tokenize_batch(texts) == [found.ids for found in expected]
+    for text, found in zip(texts, expected, strict=True):
+        ids, offsets = table.tokenize(text)
+        assert ids.tolist() == found.ids
+        assert [tuple(pair) for pair in offsets.tolist()] == found.offsets
+
+
+def test_a_table_serves_many_threads(tokenizer: Tokenizer) -> None:
+    table = WordTable(tokenizer._pipeline, chars_max=500)
+    texts = [" ".join(f"word{number * place % 97}" for place in range(60)) for number in range(60)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda text: table.tokenize(text)[0].tolist(), texts))
+    assert found == [rows.ids for rows in tokenizer._pipeline.encode_batch(texts, add_special_tokens=False)]
+
+
+def test_only_pipelines_that_divide_at_words_have_a_table(tokenizer: Tokenizer) -> None:
+    assert tokenizer._words
+    bytes_joined = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bytes_joined.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    assert not divides_into_words(bytes_joined)
+    with_phrase = tokenizers.Tokenizer.from_str(tokenizer._pipeline.to_str())
+    with_phrase.add_tokens(["two words"])  # which no word is a part of
+    assert not divides_into_words(with_phrase)
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

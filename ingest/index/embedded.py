@@ -176,7 +176,7 @@ class EmbeddedIndex:
 
     async def flush(self) -> None:
         """Write to the disk what only memory holds, where anything was written."""
-        await self._run(self._flush)
+        await self._run(lambda: self._engine.sync())
 
     async def close(self) -> None:
         """Flush, let go of the directory. A second call does nothing."""
