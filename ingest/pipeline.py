@@ -18,6 +18,7 @@ from encoder.interface import Encoder, EncoderInfo
 from ingest.chunk_encoding import ChunkEncoder, ChunksAlone
 from ingest.chunking import Chunker
 from ingest.committing import Committer
+from ingest.cutting.cutter import Cutter, CutterHere
 from ingest.document_locks import DocumentLocks
 from ingest.documents import DEFAULT_TENANT, Document
 from ingest.flow import Flow
@@ -50,12 +51,16 @@ class Ingestor:
         journal: Journal,
         *,
         chunk_encoder: ChunkEncoder | None = None,
+        cutter: Cutter | None = None,
         batch_tokens_max: int = BATCH_TOKENS_MAX,
         collect_after_s: float = COLLECT_AFTER_S,
         on_progress: Callable[[Progress], None] | None = None,
         retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
     ) -> None:
-        """Chunks are encoded alone unless ``chunk_encoder`` says otherwise."""
+        """Chunks are encoded alone unless ``chunk_encoder`` says otherwise, and cut here unless ``cutter`` does.
+
+        ``cutter`` has to cut as ``chunker`` does.
+        """
         self._encoder = encoder
         self._index = index
         self._chunker = chunker
@@ -66,7 +71,7 @@ class Ingestor:
         self._on_progress = on_progress
         self._retry_delays_s = retry_delays_s
         self._locks = DocumentLocks()
-        self._preparer = Preparer(index, journal, chunker, self._retry)
+        self._preparer = Preparer(index, journal, cutter or CutterHere(chunker), self._retry)
         self._writer = Writer(encoder, self._chunk_encoder, index, journal, self._retry, self._report_written)
         self._committer = Committer(index, journal, self._retry, collect_after_s)
         self.progress = Progress()
@@ -98,16 +103,12 @@ class Ingestor:
             whole_documents=self._chunk_encoder.reads_whole_documents,
         )
         async with reading_ahead(items) as ahead:
-            flow = Flow(ahead, batcher, self._prepare, self._writer.write)
+            flow = Flow(ahead, batcher, self._prepare, self._writer.write, self._settle)
             try:
-                while slots := await flow.written():
-                    try:
-                        await self._committer.settle(slots)
-                    finally:
-                        self._let_go(slots)
-                    flow.settled(slots)
+                while slots := await flow.settled():
                     for slot in slots:
-                        yield self._receipt(slot)
+                        assert slot.receipt is not None
+                        yield slot.receipt
             finally:
                 try:
                     await flow.close()
@@ -158,22 +159,29 @@ class Ingestor:
             raise
         return slots
 
+    async def _settle(self, slots: Sequence[Slot]) -> None:
+        try:
+            await self._committer.settle(slots)
+        finally:
+            self._let_go(slots)
+        for slot in slots:
+            self._count(slot)
+
     def _let_go(self, slots: Sequence[Slot]) -> None:
         """Let others have documents; what has begun and not ended is settled by whoever clears away."""
         self._journal.let_go(Attempt(slot.key, slot.generation) for slot in slots)
         self._locks.release(_keys(slots))
 
-    def _receipt(self, slot: Slot) -> Receipt:
-        receipt = slot.receipt
-        assert receipt is not None
-        slot.document, slot.chunks = None, ()
-        name = receipt.outcome.value
+    def _count(self, slot: Slot) -> None:
+        """Add a document that has its receipt to the progress, and keep no more of it than that."""
+        assert slot.receipt is not None
+        slot.document, slot.chunks, slot.sparse = None, (), ()
+        name = slot.receipt.outcome.value
         self._report(
             documents=self.progress.documents + 1,
             text_bytes=self.progress.text_bytes + slot.text_bytes,
             **{name: getattr(self.progress, name) + 1},
         )
-        return receipt
 
     async def _retry(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         return await with_retries(call, self._retry_delays_s, lambda _: self._report(retries=self.progress.retries + 1))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from encoder.errors import InvalidInput
-from ingest.chunking import Chunker
+from ingest.cutting.cutter import Cutter
 from ingest.documents import check_document
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal
@@ -22,10 +22,10 @@ Retry = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 class Preparer:
     """Compares documents with what the index has of them."""
 
-    def __init__(self, index: VectorIndex, journal: Journal, chunker: Chunker, retry: Retry) -> None:
+    def __init__(self, index: VectorIndex, journal: Journal, cutter: Cutter, retry: Retry) -> None:
         self._index = index
         self._journal = journal
-        self._chunker = chunker
+        self._cutter = cutter
         self._retry = retry
 
     async def prepare(self, slots: Sequence[Slot]) -> None:
@@ -48,7 +48,7 @@ class Preparer:
         for failure in await asyncio.gather(*(self._keep(*pair) for pair in known), return_exceptions=True):
             if failure:
                 raise failure
-        await asyncio.to_thread(self._cut, [slot for slot in open_slots if not (slot.receipt or slot.record)])
+        await self._cut([slot for slot in open_slots if not (slot.receipt or slot.record)])
         new = [slot for slot in open_slots if slot.chunks]
         if not new:
             return
@@ -77,17 +77,14 @@ class Preparer:
             record.generation,
         )
 
-    def _cut(self, slots: Sequence[Slot]) -> None:
-        for slot in slots:
-            document = slot.document
-            assert document is not None
-            try:
-                slot.chunks = self._chunker.chunk(document, document.language)
-            except InvalidInput as error:
-                slot.reject(error)
-                continue
-            slot.title = self._chunker.passage_title(document.title)
-            slot.outstanding = len(slot.chunks)
+    async def _cut(self, slots: Sequence[Slot]) -> None:
+        documents = [slot.document for slot in slots if slot.document]
+        for slot, found in zip(slots, await self._cutter.cut(documents), strict=True):
+            if isinstance(found, InvalidInput):
+                slot.reject(found)
+            else:
+                slot.title, slot.chunks, slot.sparse = found.title, found.chunks, found.sparse
+                slot.outstanding = len(slot.chunks)
 
 
 def _hash(slots: Sequence[Slot]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from encoder.errors import InvalidInput, MambaSearchError
 from ingest.chunking import Chunk
 from ingest.documents import Document
-from ingest.index.interface import DocumentKey, DocumentRecord, StoredChunk
+from ingest.index.interface import DocumentKey, DocumentRecord, IndexedChunk, SparseVector, StoredChunk
 from ingest.receipts import Outcome, Receipt
 
 
@@ -26,6 +29,7 @@ class Slot:
     generation: int = 0  # given out by the journal; 0 where no chunks are to be written
     title: str = ""
     chunks: Sequence[Chunk] = ()
+    sparse: Sequence[SparseVector] = ()  # of each chunk
     outstanding: int = 0  # chunks neither written nor given up
     error: MambaSearchError | None = None  # found while encoding
     receipt: Receipt | None = None
@@ -34,9 +38,9 @@ class Slot:
         """Give the receipt that says why it is not ingested."""
         self.receipt = Receipt(self.key.document_id, self.source, Outcome.REJECTED, error=error)
 
-    def stored(self, chunk: Chunk) -> StoredChunk:
-        """Say what the index keeps of one of its chunks."""
-        return StoredChunk(
+    def indexed(self, chunk: Chunk, embedding: NDArray[np.float32]) -> IndexedChunk:
+        """Say what the index gets of one of its chunks; ``embedding`` is ``(d,)``."""
+        stored = StoredChunk(
             tenant=self.key.tenant,
             document_id=self.key.document_id,
             generation=self.generation,
@@ -49,6 +53,7 @@ class Slot:
             token_count=chunk.token_count,
             text=chunk.text,
         )
+        return IndexedChunk(stored, embedding, self.sparse[chunk.chunk_index])
 
 
 Batch = list[tuple[Slot, Chunk]]

@@ -16,6 +16,7 @@ from functools import lru_cache
 import mmh3
 import numpy as np
 import Stemmer
+from numpy.typing import NDArray
 
 from ingest.index.interface import SparseVector
 
@@ -28,42 +29,60 @@ will with
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 _WORDS_KEPT = 1 << 16  # with their terms' hashes; most words of a text are among so many
-_WORD = re.compile(r"\b\w\w+\b")
+_WORD = re.compile(r"\w\w+")
+# Of ASCII, what is part of a word; all else becomes a blank.
+_BLANKED = {code: " " for code in range(128) if not _WORD.fullmatch(2 * chr(code))}
 
 
 def sparse_passage(text: str) -> SparseVector:
     """Weigh the terms of a passage. Empty where it has none (only stop words, signs or single letters)."""
     counts = _count_terms(text)
-    frequencies = np.array(list(counts.values()), dtype=np.float32)
-    saturation = K1 * (1 - B + B * frequencies.sum() / LENGTH_EXPECTED)
-    return SparseVector(_indices(counts), (frequencies / (frequencies + saturation)).astype(np.float32))
+    frequencies = np.fromiter(counts.values(), dtype=np.float32, count=len(counts))
+    saturation = np.float32(K1 * (1 - B + B * float(frequencies.sum()) / LENGTH_EXPECTED))
+    return SparseVector(_indices(counts), frequencies / (frequencies + saturation))
 
 
 def sparse_query(text: str) -> SparseVector:
     """Count the terms of a query. Empty where it has none: such a query finds nothing by its words."""
     counts = _count_terms(text)
-    return SparseVector(_indices(counts), np.array(list(counts.values()), dtype=np.float32))
+    return SparseVector(_indices(counts), np.fromiter(counts.values(), dtype=np.float32, count=len(counts)))
 
 
 def split_terms(text: str) -> list[str]:
     """Split a text into terms: words of two letters or more, lower case, no stop words, English stems."""
-    # A stemmer keeps a cache and is not safe in two threads; making one costs microseconds.
-    return list(Stemmer.Stemmer("english").stemWords(_words(text)))
+    return _stemmed([word for word in _words(text) if _is_term(word)])
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
+    """Give the words in lower case, single letters among them where the text is ASCII."""
+    lowered = text.lower()
+    # Three times as fast as the expression, and most texts are so.
+    return lowered.translate(_BLANKED).split() if lowered.isascii() else _WORD.findall(lowered)
 
 
-def _count_terms(text: str) -> Counter[int]:
+def _count_terms(text: str) -> dict[int, int]:
     """Count terms by hash, so that two terms of one hash (one pair in four billion) still make a unique index."""
-    return Counter(map(_hashed, _words(text)))
+    counts: dict[int, int] = {}
+    for word, count in Counter(_words(text)).items():
+        if (term := _term(word)) is not None:
+            counts[term] = counts.get(term, 0) + count
+    return counts
 
 
 @lru_cache(maxsize=_WORDS_KEPT)
-def _hashed(word: str) -> int:
-    return mmh3.hash(Stemmer.Stemmer("english").stemWord(word), signed=False)
+def _term(word: str) -> int | None:
+    """Hash a word's stem; None where it is not looked for."""
+    return mmh3.hash(_stemmed([word])[0], signed=False) if _is_term(word) else None
 
 
-def _indices(counts: Counter[int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-    return np.array(list(counts), dtype=np.uint32)
+def _is_term(word: str) -> bool:
+    return len(word) > 1 and word not in STOP_WORDS
+
+
+def _stemmed(words: list[str]) -> list[str]:
+    # A stemmer keeps a cache and is not safe in two threads; making one costs microseconds.
+    return list(Stemmer.Stemmer("english").stemWords(words))
+
+
+def _indices(counts: dict[int, int]) -> NDArray[np.uint32]:
+    return np.fromiter(counts, dtype=np.uint32, count=len(counts))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 
 from encoder.errors import IndexUnavailable, InvalidInput
 from encoder.interface import Encoder
-from encoder.passage_text import join_passage
 from ingest.chunk_encoding import ChunkedDocument, ChunkEncoder
-from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, VectorIndex
+from ingest.index.interface import BATCH_CHUNKS_MAX, VectorIndex
 from ingest.journal import Attempt, Journal
 from ingest.preparing import Retry
 from ingest.slots import Batch, named, split_by_document
-from ingest.sparse import sparse_passage
 
 
 class Writer:
@@ -66,13 +63,10 @@ class Writer:
         self._on_written(len(batch), sum(chunk.token_count for _, chunk in batch))
 
     async def _write(self, batch: Batch) -> None:
-        passages = [join_passage(slot.title, chunk.text) for slot, chunk in batch]
         documents = [
             ChunkedDocument(part[0][0].title, [chunk.text for _, chunk in part]) for part in split_by_document(batch)
         ]
         embeddings = await self._retry(lambda: self._chunk_encoder.encode(self._encoder, documents))
-        sparse = await asyncio.to_thread(lambda: [sparse_passage(passage) for passage in passages])
-        vectors = zip(embeddings, sparse, strict=True)
-        points = [IndexedChunk(slot.stored(chunk), *pair) for (slot, chunk), pair in zip(batch, vectors, strict=True)]
+        points = [slot.indexed(chunk, row) for (slot, chunk), row in zip(batch, embeddings, strict=True)]
         for start in range(0, len(points), BATCH_CHUNKS_MAX):
             await self._retry(partial(self._index.upsert_chunks, points[start : start + BATCH_CHUNKS_MAX]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from encoder.interface import StreamingEncoder
+from services.local_machine import usable_cores
 
 
 class EncoderFactory(Protocol):
@@ -31,6 +30,5 @@ class LocalEncoderFactory:
         """Load the model; :class:`encoder.errors.CheckpointError` where the folder is not whole."""
         from encoder.local import LocalEncoder  # torch: only where a model runs
 
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        threads = self.threads or max(1, cores // self.replicas)
+        threads = self.threads or max(1, usable_cores() // self.replicas)
         return LocalEncoder.load(self.folder, device=self.device, threads=threads)

@@ -20,6 +20,7 @@ from encoder.tokenizer import Tokenizer
 from ingest.chunk_encoding import make_chunk_encoder
 from ingest.chunking import Chunker
 from ingest.collecting import on_duty
+from ingest.cutting.processes import CuttingProcesses
 from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document, named_tenant
 from ingest.index import wire
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
@@ -28,6 +29,7 @@ from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome, Receipt
 from services.backends import Backends, make_backends, serve_until
 from services.grpc_server import GrpcServer, stop_signal
+from services.local_machine import usable_cores
 from services.process import run
 from services.settings import IngestSettings
 
@@ -36,6 +38,7 @@ SERVICE = ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 MESSAGE_BYTES_MAX = 65 * 1024 * 1024
 _ENCODER_REQUESTS_MAX = 4
 _RETRY_AFTER_S = 5.0
+CUTTING_PROCESSES_DEFAULT_MAX = 4
 
 _OUTCOMES = {
     Outcome.INGESTED: ingest_pb2.INGEST_OUTCOME_INGESTED,
@@ -169,10 +172,18 @@ async def serve(settings: IngestSettings) -> None:
     await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
     journal = await Journal.open(settings.journal_url or journal_url(settings.data_dir))
     collect_after_s = settings.collect_after_s
+    processes = _cutting_processes(settings)
+    cutting = CuttingProcesses(settings.passage_model, chunker, processes) if processes else None
 
     def make(encoder: Encoder, index: VectorIndex) -> Worker:
         ingestor = Ingestor(
-            encoder, index, chunker, journal, chunk_encoder=chunk_encoder, collect_after_s=collect_after_s
+            encoder,
+            index,
+            chunker,
+            journal,
+            chunk_encoder=chunk_encoder,
+            cutter=cutting,
+            collect_after_s=collect_after_s,
         )
         return Worker(ingestor, index)
 
@@ -194,7 +205,15 @@ async def serve(settings: IngestSettings) -> None:
         async with on_duty(journal, lambda: backends.get().index, collect_after_s):
             await serve_until(stop, server, settings.ingest_host, settings.ingest_port, backends)
     finally:
+        if cutting:
+            await cutting.close()
         await journal.close()
+
+
+def _cutting_processes(settings: IngestSettings) -> int:
+    if settings.ingest_cutting_processes is not None:
+        return settings.ingest_cutting_processes
+    return min(CUTTING_PROCESSES_DEFAULT_MAX, usable_cores() // 2)
 
 
 def main() -> int:

@@ -1,8 +1,10 @@
-"""Ports and temporary directories on this machine."""
+"""Cores, ports and temporary directories of this machine."""
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,6 +12,11 @@ from encoder.errors import InUse
 from services.settings import RAY_DIR_CHARS_MAX
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - compared, not listened on
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def check_port(setting: str, host: str, port: int) -> None:

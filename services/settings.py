@@ -248,6 +248,13 @@ class IngestDoorSettings(Settings):
     ingest_streams_max: int = Field(
         8, ge=1, le=1000, description="Ingestion streams served at once; one more is refused with RESOURCE_EXHAUSTED."
     )
+    ingest_cutting_processes: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Processes that cut documents into chunks, started with the first document; 0: the worker does it. "
+        "Default: half the machine's cores, at most 4.",
+    )
     journal_url: str | None = Field(
         None,
         description="Database of the journal: sqlite:///FILE, or postgresql+psycopg://… for workers on several "

@@ -25,6 +25,7 @@ from encoder.interface import Encoded, EncoderInfo
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
+from ingest.cutting.processes import CuttingProcesses
 from ingest.documents import DEFAULT_TENANT, Document
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, StoredChunk
@@ -105,7 +106,8 @@ async def pipeline(folder: Path, chunker: Chunker, count: int, again: int) -> tu
     fingerprint = index_fingerprint("zero", chunker.fingerprint)
     index = await EmbeddedIndex.open(folder, dimension=DIMENSION, fingerprint=fingerprint, optimize_points_min=1 << 40)
     journal = await Journal.open(journal_url(folder))
-    ingestor = Ingestor(encoder, index, chunker, journal)  # type: ignore[arg-type]
+    cutter = CuttingProcesses(DEFAULT_MODEL_FOLDER, chunker, 1)
+    ingestor = Ingestor(encoder, index, chunker, journal, cutter=cutter)  # type: ignore[arg-type]
     started = time.perf_counter()
     chunks = 0
     async for receipt in ingestor.ingest_all(documents(count)):
@@ -119,6 +121,7 @@ async def pipeline(folder: Path, chunker: Chunker, count: int, again: int) -> tu
     again_s = time.perf_counter() - started
     print(f"the same {again:,} documents again: {again_s:.1f} s, {encoder.calls - calls} calls of the encoder")
     assert encoder.calls == calls
+    await cutter.close()
     await journal.close()
     await index.close()
     return chunks / seconds, again_s

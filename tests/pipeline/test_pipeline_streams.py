@@ -15,7 +15,7 @@ from ingest import flow, read_ahead
 from ingest.documents import Document
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
-from ingest.receipts import Progress, Receipt
+from ingest.receipts import Outcome, Progress, Receipt
 from tests.pipelining import (
     MoodyEncoder,
     MoodyIndex,
@@ -82,6 +82,15 @@ async def test_reading_ahead_is_bounded(ingestor: Ingestor) -> None:
     stopped = given
     await asyncio.sleep(0.1)
     assert given <= stopped + 1
+
+
+async def test_who_does_not_take_receipts_holds_up_nobody(ingestor: Ingestor) -> None:
+    receipts = ingestor.ingest_all([make_document("a"), make_document("shared"), make_document("c")])
+    assert (await anext(receipts)).document_id == "a"  # and then nothing, though more is under way
+    async with asyncio.timeout(10):
+        newer = await ingestor.ingest(make_document("shared", 9))
+    assert newer.outcome is Outcome.INGESTED
+    assert [receipt.document_id async for receipt in receipts] == ["shared", "c"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
