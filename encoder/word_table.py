@@ -18,8 +18,8 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-# The table is begun anew when its words have so many characters together: some 100 MB.
-TABLE_CHARS_MAX = 1 << 22
+# The table is begun anew when its words have so many characters together: some 30 MB.
+TABLE_CHARS_MAX = 1 << 20
 
 _Number = TypeVar("_Number", np.int32, np.int64)
 

@@ -1,6 +1,6 @@
 """What ingestion costs beside the engine: chunks a second of the pipeline with a zero-cost encoder, and of raw upserts.
 
-    python tests/benchmarks/ingest_speed.py [--chunks 100000] [--again 2000]
+    python -m tests.benchmarks.ingest_speed [--chunks 100000] [--again 2000]
 
 The same chunks, with the same vectors, go into two embedded indexes on this machine: as upserts of ready points, one
 batch after another, and as documents through reading, cutting, journal, BM25, upserts, counts and commits. Then some
@@ -14,65 +14,32 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from encoder.evaluation.datasets import load_evaluation_set
 from encoder.fingerprint import index_fingerprint
-from encoder.interface import Encoded, EncoderInfo
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.cutting.processes import CuttingProcesses
-from ingest.documents import DEFAULT_TENANT, Document
+from ingest.documents import DEFAULT_TENANT
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, StoredChunk
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome
 from ingest.sparse import sparse_passage
+from tests.benchmarks.zero_cost import DIMENSION, ZeroCostEncoder, make_documents
 
 RATIO_MIN = 0.5
 AGAIN_S_MAX = 10.0
-DIMENSION = 384
-TEXTS = Path("encoder/evaluation/datasets/squad_xquad_en")
 PARAGRAPHS = 16  # of a document
-
-
-class ZeroCostEncoder:
-    """Gives rows of a table made beforehand; counts its calls."""
-
-    def __init__(self) -> None:
-        generator = np.random.default_rng(0)
-        self._table = generator.standard_normal((4096, DIMENSION), dtype=np.float32)
-        self._table /= np.linalg.norm(self._table, axis=1, keepdims=True)
-        self.calls = 0
-
-    async def info(self) -> EncoderInfo:
-        return EncoderInfo("zero", "zero", DIMENSION, 512, 8192, 1024)
-
-    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
-        self.calls += 1
-        return Encoded(self._table[: len(passages)], (1,) * len(passages))
-
-
-def documents(count: int) -> Iterator[Document]:
-    """Make documents of paragraphs of the set that ships, in another order each."""
-    paragraphs = [document.text for document in load_evaluation_set(TEXTS).documents]
-    generator = np.random.default_rng(1)
-    for number in range(count):
-        chosen = generator.choice(len(paragraphs), PARAGRAPHS, replace=False)
-        text = "\n\n".join(paragraphs[place] for place in chosen)
-        yield Document(f"document-{number}", text, title=f"Number {number}")
 
 
 async def raw(folder: Path, chunker: Chunker, count: int) -> float:
     """Upsert ready points; chunks a second."""
     points: list[IndexedChunk] = []
     table = (await ZeroCostEncoder().encode_passages([""] * 1024)).embeddings
-    for document in documents(count):
+    for document in make_documents(count, PARAGRAPHS):
         for chunk in chunker.chunk(document):
             stored = StoredChunk(
                 DEFAULT_TENANT,
@@ -110,13 +77,13 @@ async def pipeline(folder: Path, chunker: Chunker, count: int, again: int) -> tu
     ingestor = Ingestor(encoder, index, chunker, journal, cutter=cutter)  # type: ignore[arg-type]
     started = time.perf_counter()
     chunks = 0
-    async for receipt in ingestor.ingest_all(documents(count)):
+    async for receipt in ingestor.ingest_all(make_documents(count, PARAGRAPHS)):
         assert receipt.outcome is Outcome.INGESTED, receipt
         chunks += receipt.chunk_count
     seconds = time.perf_counter() - started
     print(f"pipeline: {chunks:,} chunks in {seconds:.1f} s, {chunks / seconds:,.0f} chunks/s")
     calls, started = encoder.calls, time.perf_counter()
-    async for receipt in ingestor.ingest_all(documents(again)):
+    async for receipt in ingestor.ingest_all(make_documents(again, PARAGRAPHS)):
         assert receipt.outcome is Outcome.UNCHANGED, receipt
     again_s = time.perf_counter() - started
     print(f"the same {again:,} documents again: {again_s:.1f} s, {encoder.calls - calls} calls of the encoder")
@@ -130,7 +97,7 @@ async def pipeline(folder: Path, chunker: Chunker, count: int, again: int) -> tu
 async def measure(chunks: int, again: int) -> int:
     """Run both, and judge."""
     chunker = Chunker(Tokenizer.load(DEFAULT_MODEL_FOLDER))
-    sample = list(documents(20))
+    sample = list(make_documents(20, PARAGRAPHS))
     count = max(again, round(chunks * len(sample) / sum(len(chunker.chunk(document)) for document in sample)))
     with tempfile.TemporaryDirectory(prefix="ingest-speed-") as folder:
         upserts = await raw(Path(folder) / "raw", chunker, count)
