@@ -139,7 +139,8 @@ class Journal:
         """Close a deletion; all of the document, and the deletion's own mark, are garbage in ``collect_after_s``."""
 
         def write(connection: sa.Connection) -> None:
-            self._throw_away(connection, deletion.key, deletion.generation, deletion.generation, collect_after_s)
+            below = deletion.generation + 1  # a first version that came to nothing is closed so, too, and has chunks
+            self._throw_away(connection, deletion.key, below, deletion.generation, collect_after_s)
             connection.execute(attempts.delete().where(*_IS_NAMED), _named(deletion))
 
         await self._write(write)

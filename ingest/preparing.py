@@ -10,6 +10,7 @@ from typing import Any
 from encoder.errors import InvalidInput
 from ingest.chunking import Chunker
 from ingest.documents import Document, check_document
+from ingest.growing import begins_with
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal
 from ingest.read_ahead import Item
@@ -32,11 +33,10 @@ class Preparer:
         """Cut what is new, and have the journal give it a generation; no two of the documents are the same one."""
         open_slots = [slot for slot in slots if slot.receipt is None]
         keys = [slot.key for slot in open_slots]
-        # Asked for first: what is finished by then is in the records. A version under way may become visible after
-        # this one has been found unchanged, so a document that somebody writes is always written anew.
+        # Asked for first: what is finished by then is in the records.
         under_way = await self._retry(lambda: self._journal.under_way(keys))
         records = await self._retry(lambda: self._index.get_records(keys)) if keys else {}
-        work = [self._compare(slot, None if slot.key in under_way else records.get(slot.key)) for slot in open_slots]
+        work = [self._compare(slot, records.get(slot.key), under_way=slot.key in under_way) for slot in open_slots]
         # All of them are waited for, also where one fails: none may go on once the documents are no longer held.
         for failure in await asyncio.gather(*work, return_exceptions=True):
             if failure:
@@ -49,23 +49,57 @@ class Preparer:
         for slot in new:
             slot.generation = generations[slot.key]
 
-    async def _compare(self, slot: Slot, record: DocumentRecord | None) -> None:
+    async def _compare(self, slot: Slot, record: DocumentRecord | None, *, under_way: bool) -> None:
+        """Choose between nothing, new metadata, what has been added, and all.
+
+        A version that is under way may become visible after this one has been found unchanged, so a document that
+        somebody writes is written again. Adding to it is right all the same: that is committed only in place of the
+        version that it adds to.
+        """
         document = slot.document
         assert document is not None
         slot.content_hash = await asyncio.to_thread(document.content_hash)
         slot.metadata_hash = document.metadata_hash()
-        if record and record.content_hash == slot.content_hash:
-            count = await self._retry(lambda: self._index.count_chunks(slot.key, record.generation))
-            if count == record.chunk_count:
-                _keep(slot, document, record)
-                return
+        if record and not under_way and record.content_hash == slot.content_hash and await self._is_whole(record):
+            _keep(slot, document, record)
+            return
+        grown = record is not None and await asyncio.to_thread(begins_with, document, record)
+        if record and grown and await self._is_whole(record):
+            slot.growth = record
+        await self.cut(slot)
+        if record and slot.growth and not slot.chunks:
+            # Blanks have been added, of which no chunk is made.
+            if under_way:
+                await self.cut_whole(slot)
+            else:
+                slot.growth = None
+                slot.record = replace(
+                    _with_metadata(record, slot, document),
+                    char_count=len(document.text),
+                    content_hash=slot.content_hash,
+                )
+
+    async def _is_whole(self, record: DocumentRecord) -> bool:
+        count = await self._retry(lambda: self._index.count_chunks(record.key, *record.generations))
+        return bool(count == record.chunk_count)
+
+    async def cut(self, slot: Slot) -> None:
+        """Cut a document's text, or what has been added to it; a text that cannot be cut has its receipt then."""
+        document = slot.document
+        assert document is not None
+        begin = slot.growth.char_count if slot.growth else 0
         try:
-            slot.chunks = await asyncio.to_thread(self._chunker.chunk, document, document.language)
+            slot.chunks = await asyncio.to_thread(self._chunker.chunk, document, document.language, begin=begin)
         except InvalidInput as error:
             slot.reject(error)
             return
         slot.title = self._chunker.passage_title(document.title)
         slot.outstanding = len(slot.chunks)
+
+    async def cut_whole(self, slot: Slot) -> None:
+        """Cut all of a document that could not be added to after all; nothing of it may have been written."""
+        slot.growth = None
+        await self.cut(slot)
 
 
 def checked(item: Item) -> Slot:
@@ -86,9 +120,7 @@ def checked(item: Item) -> Slot:
 def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:
     """Leave the chunks as they are; where the metadata are others, have them written."""
     if record.metadata_hash != slot.metadata_hash:
-        slot.record = replace(
-            record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash
-        )
+        slot.record = _with_metadata(record, slot, document)
         return
     slot.receipt = Receipt(
         slot.key.document_id,
@@ -98,3 +130,7 @@ def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:
         record.token_count,
         record.generation,
     )
+
+
+def _with_metadata(record: DocumentRecord, slot: Slot, document: Document) -> DocumentRecord:
+    return replace(record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash)

@@ -26,6 +26,7 @@ from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome, Receipt
+from ingest.states import open_states
 from services.backends import Backends, make_backends, serve_until
 from services.grpc_server import GrpcServer, stop_signal
 from services.process import run
@@ -120,6 +121,7 @@ async def _documents(requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest])
             source=request.source,
             metadata=wire.metadata_from_messages(request.metadata),
             tenant=request.tenant or DEFAULT_TENANT,
+            growing=request.growing,
         )
 
 
@@ -169,10 +171,17 @@ async def serve(settings: IngestSettings) -> None:
     await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
     journal = await Journal.open(settings.journal_url or journal_url(settings.data_dir))
     collect_after_s = settings.collect_after_s
+    states = open_states(settings.data_dir, bytes_max=settings.states_bytes_max, keep_s=settings.states_keep_s)
 
     def make(encoder: Encoder, index: VectorIndex) -> Worker:
         ingestor = Ingestor(
-            encoder, index, chunker, journal, chunk_encoder=chunk_encoder, collect_after_s=collect_after_s
+            encoder,
+            index,
+            chunker,
+            journal,
+            chunk_encoder=chunk_encoder,
+            states=states,
+            collect_after_s=collect_after_s,
         )
         return Worker(ingestor, index)
 

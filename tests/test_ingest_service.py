@@ -44,10 +44,10 @@ class FullIndex(EmbeddedIndex):
 
     full = False
 
-    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         if self.full:
             raise StorageFull("The disk is full.")
-        return await super().commit_record(record, replacing=replacing)
+        return await super().commit_record(record, in_place_of=in_place_of)
 
 
 @dataclass
