@@ -46,11 +46,13 @@ class Committer:
             await self._withdraw(slot, slot.error)
         else:
             found = await self._retry(lambda: self._index.count_chunks(slot.key, slot.generation))
-            if found == len(slot.chunks) and self._journal.holds(Attempt(slot.key, slot.generation)):
+            if found != len(slot.chunks):
+                await self._give_way(slot, f"{found} of {len(slot.chunks)} chunks of it are in the index")
+            elif not self._journal.holds(Attempt(slot.key, slot.generation)):
+                await self._give_way(slot, "its lease ran out while it was being written")
+            else:
                 visible = slot.growth.generation if slot.growth else None
                 await self._commit(slot, _record(slot), Outcome.INGESTED, in_place_of=visible)
-            else:
-                await self._give_way(slot, f"{found} of {len(slot.chunks)} chunks of it are in the index")
 
     async def _commit(self, slot: Slot, record: DocumentRecord, outcome: Outcome, *, in_place_of: int | None) -> None:
         if not await self._retry(lambda: self._index.commit_record(record, in_place_of=in_place_of)):
