@@ -4,8 +4,8 @@
 
 The document is ingested into an embedded index on this machine, then again with one percent added, and that version
 once more into an empty index, from its beginning: the seconds of adding are compared with those of ingesting anew. In
-one pass the new chunks' embeddings are compared with those of the whole read in one go. All in float32, in which results
-agree closely; it is slower than bfloat16 in both alike. The last line is the figures.
+one pass the new chunks' embeddings are compared with those of the whole read in one go. All in float32, in which
+results agree closely; it is slower than bfloat16 in both alike. The last line is the figures.
 """
 
 from __future__ import annotations

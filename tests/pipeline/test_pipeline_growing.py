@@ -230,7 +230,7 @@ async def test_a_crash_at_any_step_costs_nothing_but_the_step(
     await check(index, log(0, 7 if committed else 5))
     old = (await chunks_of(index))[:5]
     receipt = await ingestor.ingest(log(0, 9))
-    assert len((await record_of(index)).segments) == 3 if committed else 2
+    assert len((await record_of(index)).segments) == (3 if committed else 2)
     await check(index, log(0, 9))
     for _ in range(2):
         await clear(index, journal)
