@@ -308,6 +308,22 @@ async def test_a_write_that_comes_after_all_was_settled_is_cleared_away(
     await check(index, log(0, 5))
 
 
+async def test_a_journal_that_is_ahead_of_its_index_costs_no_chunk_of_a_record(
+    ingestor: Ingestor, index: MoodyIndex, journal: Journal
+) -> None:
+    """The index was restored from a backup: versions that the journal saw committed are not in it."""
+    for last in (3, 5):
+        await ingestor.ingest(log(0, last))
+    await journal.finish([Attempt(key("log"), 9)], 0)
+    stale = replace(await record_of(index), generation=7)
+    await clear(index, journal)
+    await check(index, log(0, 5))
+    assert not await index.commit_record(stale)  # its chunks would be gone
+    assert (await ingestor.ingest(log(0, 7))).generation > 9 - 1
+    await clear(index, journal)
+    await check(index, log(0, 7))
+
+
 async def _settle(index: MoodyIndex, journal: Journal) -> None:
     """Settle what was abandoned, while what is due later stays."""
     clock = journal._now
