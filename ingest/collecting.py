@@ -1,7 +1,7 @@
 """Clearing away: attempts that nobody finishes, and chunks that no search reads any more. Encodes nothing.
 
 An attempt whose lease has run out is fenced first, so that its writer, should it still live, cannot commit it: then it
-is either the committed one, or its chunks can go.
+is either the committed one, or its chunks can go. What a record lists stays.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ class Collector:
         return lambda: journal.finish_deletion(attempt, after_s)
 
     async def _delete(self, garbage: Garbage) -> None:
-        """Delete generations that the record does not list. It cannot come to list others of them.
+        """Delete the generations below that the record does not list; no later record can list them either.
 
-        What grows is committed only in place of the version that it keeps chunks of, so no record lists a generation
-        that the one before it does not list, except its own. That one is not below, or it is fenced here.
+        What grows is committed only in place of the version that it keeps chunks of, so a record lists nothing but its
+        own generation and what the record before it listed. Its own is not below, or it is fenced here.
         """
         record = (await self._index.get_records([garbage.key])).get(garbage.key)
         if record and record.generation < garbage.below:

@@ -39,7 +39,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What can be taken out of the index: a document's chunks of generations before ``below``."""
+    """What can be taken out of the index: a document's chunks of generations before ``below``, but for those in use."""
 
     key: DocumentKey
     below: int
@@ -124,7 +124,10 @@ class Journal:
             self._held.pop(attempt, None)
 
     async def finish(self, committed: Iterable[Attempt], collect_after_s: float) -> None:
-        """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds."""
+        """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds.
+
+        Of a document that has grown, what its record still lists is none.
+        """
         closed = list(committed)
 
         def write(connection: sa.Connection) -> None:

@@ -253,10 +253,11 @@ class Searcher:
                 again, search_time_s = await ask(limit, scope)
                 committed = committed.joined(again)
                 index_time_s += search_time_s
-            more = max(len(found.dense), len(found.sparse)) >= limit
+            stale = _not_committed(found, records)
+            more = max(len(found.dense), len(found.sparse)) >= limit and (limit < LIMIT_MAX or stale)
             if round_number == ROUNDS_MAX or not more or count(committed) >= wanted:
                 break
-            for document_id, generation in _not_committed(found, records):
+            for document_id, generation in stale:
                 if document_id in without or len(without) < READ_MAX:
                     without.setdefault(document_id, set()).add(generation)
             limit = min(2 * limit, LIMIT_MAX)

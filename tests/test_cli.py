@@ -120,25 +120,6 @@ def test_ingest_says_what_became_of_the_documents(
     assert capsys.readouterr().out.startswith("0 documents ingested (0 chunks, 0 tokens), 2 unchanged, 0 refused")
 
 
-def test_a_growing_file_is_added_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MAMBASEARCH_CHUNK_ENCODING", "one-pass")
-    file, data_dir = tmp_path / "watch.log.txt", tmp_path / "data"
-    told = []
-    for count in (60, 62, 66):
-        file.write_text("The lamp was lit at dusk and burned until dawn, and all was well.\n" * count)
-        assert run(["ingest", str(file), "--growing", "--data-dir", str(data_dir)]) == 0
-        told.append(capsys.readouterr().out)
-    assert all(line.startswith("1 document ingested (") for line in told)
-    # Of each version that others may follow, the encoder's state is there; the one before it is not needed any more.
-    assert len(list((data_dir / "states").iterdir())) == 2
-    assert run(["search", "lamp", "--data-dir", str(data_dir), "--json", "--top-k", "50"]) == 0
-    hits = json.loads(capsys.readouterr().out)["hits"]
-    assert sorted(hit["chunk_index"] for hit in hits) == list(range(len(hits)))
-    assert max(hit["line_end"] for hit in hits) == 66
-
-
 def test_ingest_reads_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
