@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import CheckpointError
-from encoder.interface import Encoder, EncoderInfo
+from encoder.interface import EncodedDocument, Encoder, EncoderInfo
 from encoder.passage_text import join_passage
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
@@ -23,6 +23,14 @@ class ChunkedDocument:
 
     title: str  # as passages have it: one line, cut short
     texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBefore:
+    """What came before the first of some chunks in their document."""
+
+    last_text: str  # of the last chunk
+    state: bytes | None  # the encoder's, before that chunk; None where it is the first one
 
 
 ChunkEncoding = Literal["alone", "one-pass"]  # the ways; an index is made in one of them
@@ -103,10 +111,31 @@ class ChunksInOnePass:
             embeddings = {number: row[None] for number, row in zip(short, together.embeddings, strict=True)}
         for number, row in enumerate(rows):
             if number not in embeddings:
-                ends = np.cumsum([len(ids) for ids in row])
-                read = await encoder.encode_document(np.concatenate([np.array(ids, np.int64) for ids in row]), ends)
+                read = await self._encode_document(encoder, row, state=None, keep_state=False)
                 embeddings[number] = read.embeddings
         return np.concatenate([embeddings[number] for number in range(len(rows))])
+
+    async def encode_growing(
+        self, encoder: Encoder, document: ChunkedDocument, before: ReadBefore | None, *, keep_state: bool
+    ) -> EncodedDocument:
+        """Embed the chunks of a document, or those that follow what was read ``before``: ``(n, d)`` in their order.
+
+        With ``keep_state`` the result has the state before the last chunk. :class:`InvalidInput` names ``state`` where
+        the encoder cannot go on from the one given; else raises what the encoder raises.
+        """
+        repeated = [before.last_text] if before else []
+        whole = ChunkedDocument(document.title, [*repeated, *document.texts])
+        (row,) = await asyncio.to_thread(self._tokenize, [whole])
+        state = before.state if before else None
+        read = await self._encode_document(encoder, row, state=state, keep_state=keep_state)
+        return replace(read, embeddings=read.embeddings[len(repeated) :])
+
+    async def _encode_document(
+        self, encoder: Encoder, passages: Sequence[Sequence[int]], *, state: bytes | None, keep_state: bool
+    ) -> EncodedDocument:
+        ids = np.concatenate([np.array(passage, np.int64) for passage in passages])
+        ends = np.cumsum([len(passage) for passage in passages])
+        return await encoder.encode_document(ids, ends, state=state, keep_state=keep_state)
 
     def _tokenize(self, documents: Sequence[ChunkedDocument]) -> list[list[list[int]]]:
         """Give the token ids of every passage of every document."""

@@ -95,8 +95,11 @@ class Chunker:
         """Bring a title to one line and cut it after its first 64 tokens."""
         return passage_title(self._tokenizer, title)
 
-    def chunk(self, document: Document, language: str = "") -> list[Chunk]:
+    def chunk(self, document: Document, language: str = "", *, begin: int = 0) -> list[Chunk]:
         """Cut a document's text into chunks, in order; ``language`` is that of source code, "python" for one.
+
+        Only what follows the first ``begin`` code points is cut (as if it were all, and possibly into nothing), but
+        with its place, lines and headings in the whole. Chunks are numbered from 0.
 
         Source code is cut at its definitions and statements, and never within a line that is not over the limit alone.
         It is cut as plain text where its language is not known here, its grammar is not installed (the extra ``code``),
@@ -105,10 +108,12 @@ class Chunker:
         Together the chunks hold all that is not white space, except runs of more than 64 characters that the tokenizer
         drops (control characters). :class:`InvalidInput` names ``text`` where the tokenizer reads nothing at all.
         """
-        text = document.text
+        text = document.text[begin:]
         tokens_max = self.tokens_max - self.overlap_tokens
         starts, ends = self._tokenize(text, tokens_max * CHARS_PER_TOKEN_MAX)
         if not len(starts):
+            if begin:
+                return []
             raise InvalidInput(
                 "text", "text holds nothing that the tokenizer can read; there is nothing to find in it."
             )
@@ -118,14 +123,13 @@ class Chunker:
         if code:
             paths = code.paths(cuts[:-1])
         elif language.strip().lower() in HEADED_LANGUAGES:
-            paths = heading_paths(
-                text, pairwise([*(_skip_blanks(text, int(starts[cut])) for cut in cuts[:-1]), len(text)])
-            )
+            places = [begin + _skip_blanks(text, int(starts[cut])) for cut in cuts[:-1]]
+            paths = heading_paths(document.text, pairwise([*places, len(document.text)]))
         else:
             paths = [()] * (len(cuts) - 1)
         firsts = self._with_overlap(cuts, levels, starts, ends)
         chunks: list[Chunk] = []
-        line, counted = 1, 0  # the line that the code point of this number is in
+        line, counted = 1 + document.text.count("\n", 0, begin), 0  # the line that the code point of this number is in
         for first, last, path in zip(firsts, cuts[1:], paths, strict=True):
             lower = int(starts[first]) if first or starts[0] > UNREAD_CHARS_MAX else 0
             upper = int(starts[last]) if last < len(starts) else len(text)
@@ -133,7 +137,8 @@ class Chunker:
             if start < end:
                 line, counted = line + text.count("\n", counted, start), start
                 line_end = line + text.count("\n", start, end)
-                chunks.append(Chunk(len(chunks), start, end, last - first, text[start:end], line, line_end, path))
+                place = begin + start, begin + end
+                chunks.append(Chunk(len(chunks), *place, last - first, text[start:end], line, line_end, path))
         return chunks
 
     def _with_overlap(

@@ -1,7 +1,7 @@
 """Clearing away: attempts that nobody finishes, and chunks that no search reads any more. Encodes nothing.
 
 An attempt whose lease has run out is fenced first, so that its writer, should it still live, cannot commit it: then it
-is either the committed one, or its chunks can go.
+is either the committed one, or its chunks can go. What a record lists stays.
 """
 
 from __future__ import annotations
@@ -110,15 +110,20 @@ class Collector:
             return lambda: journal.discard(attempt, after_s)  # it may have been visible, and be read by a search
         await self._index.delete_chunks(attempt.key, generation=attempt.generation)
         if record:
-            return lambda: journal.withdraw(attempt)
+            return lambda: journal.discard(attempt, after_s)  # again: what its writer sent last may still be on its way
         # A deletion that was not finished, or a first version: in both cases nothing of the document is to stay.
         return lambda: journal.finish_deletion(attempt, after_s)
 
     async def _delete(self, garbage: Garbage) -> None:
+        """Delete the generations below that the record does not list; no later record can list them either.
+
+        What grows is committed only in place of the version that it keeps chunks of, so a record lists nothing but its
+        own generation and what the record before it listed. Its own is not below, or it is fenced here.
+        """
         record = (await self._index.get_records([garbage.key])).get(garbage.key)
         if record and record.generation < garbage.below:
-            logger.warning("the index is older than its journal: chunks of %s are kept", garbage.key.document_id)
-            return
-        await self._index.delete_chunks(garbage.key, below=garbage.below)
+            record = await self._index.fence(garbage.key, garbage.below - 1)
+        keep = record.generations if record else ()
+        await self._index.delete_chunks(garbage.key, below=garbage.below, keep=keep)
         if garbage.tombstone:
             await self._index.drop_tombstone(garbage.key, garbage.tombstone)

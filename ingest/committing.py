@@ -41,18 +41,21 @@ class Committer:
 
     async def _settle(self, slot: Slot) -> None:
         if slot.record is not None:
-            await self._commit(slot, slot.record, Outcome.UPDATED, replacing=True)
+            await self._commit(slot, slot.record, Outcome.UPDATED, in_place_of=slot.record.generation)
         elif slot.error is not None:
             await self._withdraw(slot, slot.error)
         else:
             found = await self._retry(lambda: self._index.count_chunks(slot.key, slot.generation))
-            if found == len(slot.chunks) and self._journal.holds(Attempt(slot.key, slot.generation)):
-                await self._commit(slot, _record(slot), Outcome.INGESTED)
-            else:
+            if found != len(slot.chunks):
                 await self._give_way(slot, f"{found} of {len(slot.chunks)} chunks of it are in the index")
+            elif not self._journal.holds(Attempt(slot.key, slot.generation)):
+                await self._give_way(slot, "its lease ran out while it was being written")
+            else:
+                visible = slot.growth.generation if slot.growth else None
+                await self._commit(slot, _record(slot), Outcome.INGESTED, in_place_of=visible)
 
-    async def _commit(self, slot: Slot, record: DocumentRecord, outcome: Outcome, *, replacing: bool = False) -> None:
-        if not await self._retry(lambda: self._index.commit_record(record, replacing=replacing)):
+    async def _commit(self, slot: Slot, record: DocumentRecord, outcome: Outcome, *, in_place_of: int | None) -> None:
+        if not await self._retry(lambda: self._index.commit_record(record, in_place_of=in_place_of)):
             await self._give_way(slot, "it was taken over while it was being written")
             return
         slot.receipt = Receipt(
@@ -87,7 +90,7 @@ class Committer:
 
 
 def _record(slot: Slot) -> DocumentRecord:
-    document = slot.document
+    document, growth = slot.document, slot.growth
     assert document is not None
     return DocumentRecord(
         tenant=slot.key.tenant,
@@ -96,10 +99,11 @@ def _record(slot: Slot) -> DocumentRecord:
         source=document.source,
         metadata=document.metadata,
         generation=slot.generation,
-        chunk_count=len(slot.chunks),
-        token_count=sum(chunk.token_count for chunk in slot.chunks),
+        chunk_count=slot.first_chunk + len(slot.chunks),
+        token_count=(growth.token_count if growth else 0) + sum(chunk.token_count for chunk in slot.chunks),
         char_count=len(document.text),
         content_hash=slot.content_hash,
         metadata_hash=slot.metadata_hash,
         ingested_at=datetime.now(UTC),
+        earlier=growth.segments if growth else (),
     )

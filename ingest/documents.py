@@ -39,6 +39,7 @@ class Document:
     source: str = ""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict, hash=False)
     tenant: str = DEFAULT_TENANT
+    growing: bool = False  # a version that begins with the whole text of the one before costs only what follows
 
     def content_hash(self) -> str:
         """SHA-256 over what chunks follow from: title, text and language, hexadecimal; none runs over into the next."""

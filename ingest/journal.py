@@ -39,7 +39,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What can be taken out of the index: a document's chunks of generations before ``below``."""
+    """What can be taken out of the index: a document's chunks of generations before ``below``, but for those in use."""
 
     key: DocumentKey
     below: int
@@ -124,7 +124,10 @@ class Journal:
             self._held.pop(attempt, None)
 
     async def finish(self, committed: Iterable[Attempt], collect_after_s: float) -> None:
-        """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds."""
+        """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds.
+
+        Of a document that has grown, what its record still lists is none.
+        """
         closed = list(committed)
 
         def write(connection: sa.Connection) -> None:
@@ -139,7 +142,8 @@ class Journal:
         """Close a deletion; all of the document, and the deletion's own mark, are garbage in ``collect_after_s``."""
 
         def write(connection: sa.Connection) -> None:
-            self._throw_away(connection, deletion.key, deletion.generation, deletion.generation, collect_after_s)
+            below = deletion.generation + 1  # a first version that came to nothing is closed so, too, and has chunks
+            self._throw_away(connection, deletion.key, below, deletion.generation, collect_after_s)
             connection.execute(attempts.delete().where(*_IS_NAMED), _named(deletion))
 
         await self._write(write)

@@ -7,6 +7,7 @@ the new one; what a crash leaves behind stands in the journal, for ``ingest.coll
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -15,13 +16,14 @@ from typing import TypeVar
 from encoder.errors import FingerprintMismatch, NotFound
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
-from ingest.chunk_encoding import ChunkEncoder, ChunksAlone
+from ingest.chunk_encoding import ChunkEncoder, ChunksAlone, ChunksInOnePass
 from ingest.chunking import Chunker
 from ingest.committing import Committer
 from ingest.cutting.cutter import Cutter, CutterHere
 from ingest.document_locks import DocumentLocks
 from ingest.documents import DEFAULT_TENANT, Document
 from ingest.flow import Flow
+from ingest.growing import GrowingEncoder
 from ingest.index.interface import BATCH_CHUNKS_MAX, DocumentKey, VectorIndex
 from ingest.journal import Attempt, Journal
 from ingest.preparing import Preparer, checked
@@ -29,6 +31,7 @@ from ingest.read_ahead import Item, reading_ahead
 from ingest.receipts import Progress, Receipt
 from ingest.retrying import RETRY_DELAYS_S, with_retries
 from ingest.slots import Batcher, Slot
+from ingest.states import StateStore
 from ingest.writing import Writer
 
 # Passages of several documents are encoded together: about two seconds of work for a CPU.
@@ -52,6 +55,7 @@ class Ingestor:
         *,
         chunk_encoder: ChunkEncoder | None = None,
         cutter: Cutter | None = None,
+        states: StateStore | None = None,
         batch_tokens_max: int = BATCH_TOKENS_MAX,
         collect_after_s: float = COLLECT_AFTER_S,
         on_progress: Callable[[Progress], None] | None = None,
@@ -59,20 +63,31 @@ class Ingestor:
     ) -> None:
         """Chunks are encoded alone unless ``chunk_encoder`` says otherwise, and cut here unless ``cutter`` does.
 
-        ``cutter`` has to cut as ``chunker`` does.
+        ``cutter`` has to cut as ``chunker`` does; ``states`` are of documents that grow.
         """
         self._encoder = encoder
         self._index = index
         self._chunker = chunker
         self._journal = journal
-        self._chunk_encoder = chunk_encoder or ChunksAlone()
+        self._chunk_encoder = chunks = chunk_encoder or ChunksAlone()
+        self._states = states
         self._batch_tokens_max = batch_tokens_max
         self._collect_after_s = collect_after_s
         self._on_progress = on_progress
         self._retry_delays_s = retry_delays_s
         self._locks = DocumentLocks()
         self._preparer = Preparer(index, journal, cutter or CutterHere(chunker), self._retry)
-        self._writer = Writer(encoder, self._chunk_encoder, index, journal, self._retry, self._report_written)
+        growing = GrowingEncoder(encoder, chunks, index, states) if isinstance(chunks, ChunksInOnePass) else None
+        self._writer = Writer(
+            encoder,
+            chunks,
+            index,
+            journal,
+            self._retry,
+            self._report_written,
+            growing=growing,
+            cut_whole=self._preparer.cut_whole,
+        )
         self._committer = Committer(index, journal, self._retry, collect_after_s)
         self.progress = Progress()
 
@@ -129,6 +144,8 @@ class Ingestor:
             try:
                 await self._retry(lambda: self._index.delete_record(key, generation))
                 await self._retry(self._index.flush)
+                if self._states:
+                    await asyncio.to_thread(self._states.forget, key)
                 await self._retry(lambda: self._journal.finish_deletion(deletion, self._collect_after_s))
             finally:
                 self._journal.let_go([deletion])

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from encoder.errors import InvalidInput
-from ingest.cutting.cutter import Cutter
-from ingest.documents import check_document
+from ingest.cutting.cutter import CutRequest, Cutter
+from ingest.documents import Document, check_document
+from ingest.growing import begins_with
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal
 from ingest.read_ahead import Item
@@ -32,23 +33,23 @@ class Preparer:
         """Cut what is new, and have the journal give it a generation; no two of the documents are the same one."""
         open_slots = [slot for slot in slots if slot.receipt is None]
         keys = [slot.key for slot in open_slots]
-        # Asked for first: what is finished by then is in the records. A version under way may become visible after
-        # this one has been found unchanged, so a document that somebody writes is always written anew.
+        # Asked for first: what is finished by then is in the records.
         under_way = await self._retry(lambda: self._journal.under_way(keys))
         records = await self._retry(lambda: self._index.get_records(keys)) if keys else {}
         await asyncio.to_thread(_hash, open_slots)
-        known = [
-            (slot, record)
+        work = [
+            self._compare(slot, record, under_way=slot.key in under_way)
             for slot in open_slots
-            if slot.key not in under_way
-            and (record := records.get(slot.key))
-            and record.content_hash == slot.content_hash
+            if (record := records.get(slot.key))
         ]
         # All of them are waited for, also where one fails: none may go on once the documents are no longer held.
-        for failure in await asyncio.gather(*(self._keep(*pair) for pair in known), return_exceptions=True):
+        for failure in await asyncio.gather(*work, return_exceptions=True):
             if failure:
                 raise failure
         await self._cut([slot for slot in open_slots if not (slot.receipt or slot.record)])
+        for slot in open_slots:
+            if slot.growth and not (slot.chunks or slot.receipt):
+                await self._add_blanks(slot, slot.growth, under_way=slot.key in under_way)
         new = [slot for slot in open_slots if slot.chunks]
         if not new:
             return
@@ -57,34 +58,55 @@ class Preparer:
         for slot in new:
             slot.generation = generations[slot.key]
 
-    async def _keep(self, slot: Slot, record: DocumentRecord) -> None:
-        """Leave chunks that are all there as they are; where the metadata are others, have them written."""
+    async def _compare(self, slot: Slot, record: DocumentRecord, *, under_way: bool) -> None:
+        """Choose between nothing, new metadata, what has been added, and all.
+
+        A version that is under way may become visible after this one has been found unchanged, so a document that
+        somebody writes is written again. Adding to it is right all the same: that is committed only in place of the
+        version that it adds to.
+        """
         document = slot.document
         assert document is not None
-        if await self._retry(lambda: self._index.count_chunks(slot.key, record.generation)) != record.chunk_count:
-            return
-        if record.metadata_hash != slot.metadata_hash:
-            slot.record = replace(
-                record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash
-            )
-            return
-        slot.receipt = Receipt(
-            slot.key.document_id,
-            slot.source,
-            Outcome.UNCHANGED,
-            record.chunk_count,
-            record.token_count,
-            record.generation,
-        )
+        if record.content_hash == slot.content_hash:
+            if not under_way and await self._is_whole(record):
+                _keep(slot, document, record)
+        elif (
+            document.growing and await asyncio.to_thread(begins_with, document, record) and await self._is_whole(record)
+        ):
+            slot.growth = record
+
+    async def _is_whole(self, record: DocumentRecord) -> bool:
+        count = await self._retry(lambda: self._index.count_chunks(record.key, *record.generations))
+        return bool(count == record.chunk_count)
 
     async def _cut(self, slots: Sequence[Slot]) -> None:
-        documents = [slot.document for slot in slots if slot.document]
-        for slot, found in zip(slots, await self._cutter.cut(documents), strict=True):
+        """Cut documents, or what has been added to them; one that cannot be cut has its receipt then."""
+        requests = [
+            CutRequest(slot.document, slot.growth.char_count if slot.growth else 0) for slot in slots if slot.document
+        ]
+        for slot, found in zip(slots, await self._cutter.cut(requests), strict=True):
             if isinstance(found, InvalidInput):
                 slot.reject(found)
             else:
                 slot.title, slot.chunks, slot.sparse = found.title, found.chunks, found.sparse
                 slot.outstanding = len(slot.chunks)
+
+    async def _add_blanks(self, slot: Slot, record: DocumentRecord, *, under_way: bool) -> None:
+        """Take on what has been added to a document where no chunk is made of it."""
+        document = slot.document
+        assert document is not None
+        if under_way:
+            await self.cut_whole(slot)
+            return
+        slot.growth = None
+        slot.record = replace(
+            _with_metadata(record, slot, document), char_count=len(document.text), content_hash=slot.content_hash
+        )
+
+    async def cut_whole(self, slot: Slot) -> None:
+        """Cut all of a document that could not be added to after all; nothing of it may have been written."""
+        slot.growth = None
+        await self._cut([slot])
 
 
 def _hash(slots: Sequence[Slot]) -> None:
@@ -107,3 +129,22 @@ def checked(item: Item) -> Slot:
     except InvalidInput as error:
         slot.reject(error)
     return slot
+
+
+def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:
+    """Leave the chunks as they are; where the metadata are others, have them written."""
+    if record.metadata_hash != slot.metadata_hash:
+        slot.record = _with_metadata(record, slot, document)
+        return
+    slot.receipt = Receipt(
+        slot.key.document_id,
+        slot.source,
+        Outcome.UNCHANGED,
+        record.chunk_count,
+        record.token_count,
+        record.generation,
+    )
+
+
+def _with_metadata(record: DocumentRecord, slot: Slot, document: Document) -> DocumentRecord:
+    return replace(record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash)

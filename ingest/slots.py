@@ -27,12 +27,23 @@ class Slot:
     metadata_hash: str = ""
     record: DocumentRecord | None = None  # the committed one, where nothing but its metadata is to change
     generation: int = 0  # given out by the journal; 0 where no chunks are to be written
+    growth: DocumentRecord | None = None  # the committed one, where its chunks stay and these come after them
     title: str = ""
     chunks: Sequence[Chunk] = ()
     sparse: Sequence[SparseVector] = ()  # of each chunk
     outstanding: int = 0  # chunks neither written nor given up
     error: MambaSearchError | None = None  # found while encoding
     receipt: Receipt | None = None
+
+    @property
+    def growing(self) -> bool:
+        """Say whether the document may grow."""
+        return self.document is not None and self.document.growing
+
+    @property
+    def first_chunk(self) -> int:
+        """Place of the first of its chunks in the document."""
+        return self.growth.chunk_count if self.growth else 0
 
     def reject(self, error: MambaSearchError) -> None:
         """Give the receipt that says why it is not ingested."""
@@ -44,7 +55,7 @@ class Slot:
             tenant=self.key.tenant,
             document_id=self.key.document_id,
             generation=self.generation,
-            chunk_index=chunk.chunk_index,
+            chunk_index=self.first_chunk + chunk.chunk_index,
             char_start=chunk.char_start,
             char_end=chunk.char_end,
             line_start=chunk.line_start,
@@ -62,7 +73,8 @@ Batch = list[tuple[Slot, Chunk]]
 class Batcher:
     """Joins the chunks of several documents, in order, up to a number of chunks and of tokens.
 
-    A part that is over a limit on its own (a chunk, or a document where those stay whole) is a batch of its own.
+    A part that is over a limit on its own (a chunk, or a document where those stay whole) is a batch of its own. So is
+    a document that stays whole and may grow: its states are large, and one at a time is in memory.
     """
 
     def __init__(self, size_max: int, tokens_max: int, *, whole_documents: bool) -> None:
@@ -79,10 +91,13 @@ class Batcher:
             for part in [chunks] if self._whole_documents and chunks else [[chunk] for chunk in chunks]:
                 tokens = sum(chunk.token_count for _, chunk in part)
                 full = len(self._batch) + len(part) > self._size_max or self._tokens + tokens > self._tokens_max
-                if full and self._batch:
+                apart = self._whole_documents and slot.growing
+                if (full or apart) and self._batch:
                     yield self.rest()
                 self._batch += part
                 self._tokens += tokens
+                if apart:
+                    yield self.rest()
 
     def rest(self) -> Batch:
         """Give what has not filled a batch; empty where there is nothing."""

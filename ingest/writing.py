@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from encoder.errors import IndexUnavailable, InvalidInput
 from encoder.interface import Encoder
 from ingest.chunk_encoding import ChunkedDocument, ChunkEncoder
+from ingest.growing import GrowingEncoder, StateLost
 from ingest.index.interface import BATCH_CHUNKS_MAX, VectorIndex
 from ingest.journal import Attempt, Journal
 from ingest.preparing import Retry
-from ingest.slots import Batch, named, split_by_document
+from ingest.slots import Batch, Slot, named, split_by_document
 
 
 class Writer:
@@ -25,14 +29,23 @@ class Writer:
         journal: Journal,
         retry: Retry,
         on_written: Callable[[int, int], None],
+        *,
+        growing: GrowingEncoder | None,
+        cut_whole: Callable[[Slot], Awaitable[None]],
     ) -> None:
-        """``on_written`` is told how many chunks and tokens have been written."""
+        """``on_written`` is told how many chunks and tokens have been written.
+
+        ``growing`` encodes documents that may grow, where those are read whole; each is a batch then. One that cannot
+        be added to is cut anew by ``cut_whole``.
+        """
         self._encoder = encoder
         self._chunk_encoder = chunk_encoder
         self._index = index
         self._journal = journal
         self._retry = retry
         self._on_written = on_written
+        self._growing = growing
+        self._cut_whole = cut_whole
 
     async def write(self, batch: Batch) -> None:
         """Encode and write a batch; where it is refused, each document alone, to find the one at fault."""
@@ -58,15 +71,26 @@ class Writer:
             for part in alone:
                 await self.write(part)
             return
+        except StateLost:
+            slot = batch[0][0]
+            await self._cut_whole(slot)
+            await self.write([(slot, chunk) for chunk in slot.chunks])
+            return
         for slot, _ in batch:
             slot.outstanding -= 1
         self._on_written(len(batch), sum(chunk.token_count for _, chunk in batch))
 
     async def _write(self, batch: Batch) -> None:
-        documents = [
-            ChunkedDocument(part[0][0].title, [chunk.text for _, chunk in part]) for part in split_by_document(batch)
-        ]
-        embeddings = await self._retry(lambda: self._chunk_encoder.encode(self._encoder, documents))
+        embeddings = await self._retry(lambda: self._encode(batch))
         points = [slot.indexed(chunk, row) for (slot, chunk), row in zip(batch, embeddings, strict=True)]
         for start in range(0, len(points), BATCH_CHUNKS_MAX):
             await self._retry(partial(self._index.upsert_chunks, points[start : start + BATCH_CHUNKS_MAX]))
+
+    async def _encode(self, batch: Batch) -> NDArray[np.float32]:
+        slot = batch[0][0]
+        if self._growing and slot.growing:
+            return await self._growing.encode(slot)
+        documents = [
+            ChunkedDocument(part[0][0].title, [chunk.text for _, chunk in part]) for part in split_by_document(batch)
+        ]
+        return await self._chunk_encoder.encode(self._encoder, documents)

@@ -69,8 +69,8 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
     async def CountChunks(
         self, request: index_pb2.CountChunksRequest, context: _Context
     ) -> index_pb2.CountChunksResponse:
-        """Count a generation's chunks."""
-        count = await self._index.count_chunks(wire.key_from_message(request.key), request.generation)
+        """Count the chunks of some generations."""
+        count = await self._index.count_chunks(wire.key_from_message(request.key), *request.generations)
         return index_pb2.CountChunksResponse(count=count)
 
     async def CommitRecord(
@@ -78,7 +78,8 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
     ) -> index_pb2.CommitRecordResponse:
         """Make a generation the visible one, unless it is fenced."""
         committed = await self._index.commit_record(
-            wire.record_from_message(request.record), replacing=request.replacing
+            wire.record_from_message(request.record),
+            in_place_of=request.in_place_of if request.HasField("in_place_of") else None,
         )
         return index_pb2.CommitRecordResponse(committed=committed)
 
@@ -136,11 +137,12 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
     async def DeleteChunks(
         self, request: index_pb2.DeleteChunksRequest, context: _Context
     ) -> index_pb2.DeleteChunksResponse:
-        """Delete one generation, or all below one."""
+        """Delete one generation, or all below one but those to keep."""
         count = await self._index.delete_chunks(
             wire.key_from_message(request.key),
             generation=request.generation if request.HasField("generation") else None,
             below=request.below if request.HasField("below") else None,
+            keep=tuple(request.keep),
         )
         return index_pb2.DeleteChunksResponse(count=count)
 

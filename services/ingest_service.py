@@ -27,6 +27,7 @@ from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome, Receipt
+from ingest.states import open_states
 from services.backends import Backends, make_backends, serve_until
 from services.grpc_server import GrpcServer, stop_signal
 from services.local_machine import usable_cores
@@ -123,6 +124,7 @@ async def _documents(requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest])
             source=request.source,
             metadata=wire.metadata_from_messages(request.metadata),
             tenant=request.tenant or DEFAULT_TENANT,
+            growing=request.growing,
         )
 
 
@@ -174,6 +176,7 @@ async def serve(settings: IngestSettings) -> None:
     collect_after_s = settings.collect_after_s
     processes = _cutting_processes(settings)
     cutting = CuttingProcesses(settings.passage_model, chunker, processes) if processes else None
+    states = open_states(settings.data_dir, bytes_max=settings.states_bytes_max, keep_s=settings.states_keep_s)
 
     def make(encoder: Encoder, index: VectorIndex) -> Worker:
         ingestor = Ingestor(
@@ -183,6 +186,7 @@ async def serve(settings: IngestSettings) -> None:
             journal,
             chunk_encoder=chunk_encoder,
             cutter=cutting,
+            states=states,
             collect_after_s=collect_after_s,
         )
         return Worker(ingestor, index)

@@ -52,7 +52,8 @@ TOKEN_BUDGET_MAX = 131_072
 # How many candidates each half of a search contributes: fusion and dropped generations need more than top_k.
 CANDIDATES_PER_HIT = 4
 CANDIDATES_MIN = DEPTH
-# How often a search is repeated, with twice the candidates each time, where too few are of a committed generation.
+# How often a search is repeated, with twice the candidates each time and without what was found and is not committed,
+# where too few are.
 ROUNDS_MAX = 3
 
 _Key = tuple[str, int, int]  # document_id, generation, chunk_index
@@ -67,7 +68,7 @@ class _Candidates:
     sparse_complete: bool  # whether the index has no more chunks with a word of the query
 
     def committed(self, records: Mapping[str, DocumentRecord]) -> _Candidates:
-        """Keep the chunks whose generation is the one in their document's record."""
+        """Keep the chunks whose generation their document's record lists."""
         return _Candidates(_committed(self.dense, records), _committed(self.sparse, records), self.sparse_complete)
 
     def joined(self, other: _Candidates) -> _Candidates:
@@ -191,7 +192,7 @@ class Searcher:
         if tokens_left <= 0:
             return []
         gaps = [
-            self._index.get_chunks(hit.chunk.key, hit.chunk.generation, place, place)
+            self._index.get_chunks(hit.chunk.key, hit.record.generation_of(place), place, place)
             for hit, place in passages.single_gaps(hits)
         ]
         chunks = []
@@ -235,14 +236,15 @@ class Searcher:
     ) -> tuple[_Candidates, dict[str, DocumentRecord], float]:
         """Ask the index until enough committed candidates are there, or no more to be had.
 
-        A document of which another generation than the committed one was found may have been replaced during the
-        search: it is asked for again, its committed generation alone. That one stays whole for longer than a search
+        A document of which other generations than the committed ones were found may have been replaced during the
+        search: it is asked for again, its committed generations alone. Those stay whole for longer than a search
         takes, so once is enough, however often it is replaced meanwhile.
         """
         limit = min(max(CANDIDATES_PER_HIT * wanted, CANDIDATES_MIN), LIMIT_MAX)
+        without: dict[str, set[int]] = {}  # however many chunks a version under way has, they crowd out no others
         index_time_s = 0.0
         for round_number in range(1, ROUNDS_MAX + 1):
-            found, search_time_s = await ask(limit, Scope(tenant))
+            found, search_time_s = await ask(limit, Scope(tenant, without=without))
             started = time.perf_counter()
             records = await self._records(tenant, found)
             index_time_s += search_time_s + time.perf_counter() - started
@@ -251,9 +253,13 @@ class Searcher:
                 again, search_time_s = await ask(limit, scope)
                 committed = committed.joined(again)
                 index_time_s += search_time_s
-            more = max(len(found.dense), len(found.sparse)) >= limit and limit < LIMIT_MAX
+            stale = _not_committed(found, records)
+            more = max(len(found.dense), len(found.sparse)) >= limit and (limit < LIMIT_MAX or stale)
             if round_number == ROUNDS_MAX or not more or count(committed) >= wanted:
                 break
+            for document_id, generation in stale:
+                if document_id in without or len(without) < READ_MAX:
+                    without.setdefault(document_id, set()).add(generation)
             limit = min(2 * limit, LIMIT_MAX)
         return committed, records, index_time_s
 
@@ -325,11 +331,12 @@ def _key(chunk: StoredChunk) -> _Key:
 
 
 def _committed(hits: Sequence[IndexHit], records: Mapping[str, DocumentRecord]) -> list[IndexHit]:
-    return [
-        hit
-        for hit in hits
-        if (record := records.get(hit.chunk.document_id)) and record.generation == hit.chunk.generation
-    ]
+    return [hit for hit in hits if _is_committed(hit.chunk, records)]
+
+
+def _is_committed(chunk: StoredChunk, records: Mapping[str, DocumentRecord]) -> bool:
+    record = records.get(chunk.document_id)
+    return record is not None and chunk.generation in record.generations
 
 
 def _joined(first: Sequence[IndexHit], second: Sequence[IndexHit]) -> list[IndexHit]:
@@ -337,15 +344,17 @@ def _joined(first: Sequence[IndexHit], second: Sequence[IndexHit]) -> list[Index
     return sorted(hits.values(), key=lambda hit: -hit.score)
 
 
+def _not_committed(found: _Candidates, records: Mapping[str, DocumentRecord]) -> list[tuple[str, int]]:
+    """Name the documents, with the generations, that were found and are not committed; each once."""
+    chunks = found.chunks().values()
+    stale = [(chunk.document_id, chunk.generation) for chunk in chunks if not _is_committed(chunk, records)]
+    return list(dict.fromkeys(stale))
+
+
 def _replaced(tenant: str, found: _Candidates, records: Mapping[str, DocumentRecord]) -> list[Scope]:
     """Name the committed generations of documents of which others were found, in parts that a search takes."""
-    names = [
-        chunk.document_id
-        for chunk in found.chunks().values()
-        if (record := records.get(chunk.document_id)) and record.generation != chunk.generation
-    ]
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys(name for name, _ in _not_committed(found, records) if name in records))
     return [
-        Scope(tenant, {name: records[name].generation for name in names[start : start + READ_MAX]})
+        Scope(tenant, {name: records[name].generations for name in names[start : start + READ_MAX]})
         for start in range(0, len(names), READ_MAX)
     ]

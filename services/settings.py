@@ -161,6 +161,20 @@ class ChunkSettings(Settings):
     )
 
 
+class StateSettings(Settings):
+    """How long the encoder's states of documents that may grow are kept."""
+
+    states_bytes_max: int = Field(
+        1024**3,
+        ge=0,
+        description="Bytes of data_dir for the encoder's states of documents that may grow; the least recently used go "
+        "first. 0: none are kept, and such documents are read whole in one pass.",
+    )
+    states_keep_s: float = Field(
+        30 * 86_400.0, ge=0, description="How long such a state is kept that nobody uses. 0: none are kept."
+    )
+
+
 class BackendSettings(EncoderTargetSettings, IndexTargetSettings, QdrantSettings, ChunkSettings):
     """What search and ingestion both lean on."""
 
@@ -240,7 +254,7 @@ class SearchSettings(SearchDoorSettings, QueryModelSettings, BackendSettings):
     """The search service."""
 
 
-class IngestDoorSettings(Settings):
+class IngestDoorSettings(StateSettings):
     """The door of the ingestion worker."""
 
     ingest_host: str = Field("127.0.0.1", min_length=1, description="Address that the ingestion worker listens on.")
@@ -317,7 +331,7 @@ class UpSettings(
     )
 
 
-class CommandSettings(DeviceSettings, ChunkSettings):
+class CommandSettings(DeviceSettings, ChunkSettings, StateSettings):
     """The commands of ``mamba-search`` that ask a service, or do its work in their own process."""
 
     search_target: Target = Field("127.0.0.1:50051", description="Host and port of the search service.")

@@ -88,6 +88,9 @@ class Points(PointsServicer):
             update_filter=GrpcToRest.convert_filter(request.update_filter)
             if request.HasField("update_filter")
             else None,
+            update_mode=GrpcToRest.convert_update_mode(request.update_mode)
+            if request.HasField("update_mode")
+            else None,
         )
         return _done()
 

@@ -252,6 +252,34 @@ def test_comments_of_other_languages_are_no_headings() -> None:
         assert chunk.headings == ("not a heading",)
 
 
+@given(text=TEXTS, more=TEXTS)
+@settings(max_examples=200, deadline=None)
+def test_what_follows_is_cut_as_if_alone_and_has_its_place_in_the_whole(text: str, more: str) -> None:
+    try:
+        alone = cut(more)
+    except InvalidInput:
+        alone = []
+    chunks = chunker().chunk(Document("d", text + more), begin=len(text)) if text else alone
+    whole = text + more
+    assert [chunk.text for chunk in chunks] == [chunk.text for chunk in alone]
+    for chunk, own in zip(chunks, alone, strict=True):
+        assert (chunk.chunk_index, chunk.token_count) == (own.chunk_index, own.token_count)
+        assert (chunk.char_start, chunk.char_end) == (len(text) + own.char_start, len(text) + own.char_end)
+        assert chunk.text == whole[chunk.char_start : chunk.char_end]
+        assert chunk.line_start == 1 + whole.count("\n", 0, chunk.char_start)
+        assert chunk.line_end == 1 + whole.count("\n", 0, chunk.char_end)
+
+
+def test_headings_stand_above_what_follows() -> None:
+    text = "# Guide\n\n## Install\n\nFirst this.\n\n```\n"
+    more = "# a comment\n```\n\nThen that.\n\n## Use\n\nAt last, when all is done that has to be done.\n"
+    chunks = chunker().chunk(Document("d", text + more), begin=len(text))
+    assert chunks[0].text.startswith("# a comment")
+    assert chunks[0].headings == ("Guide", "Install")
+    assert chunks[-1].headings == ("Guide", "Use")
+    assert chunker().chunk(Document("d", text + " \n"), begin=len(text)) == []
+
+
 @given(text=TEXTS, tokens_max=st.integers(32, 60), overlap_tokens=st.integers(1, 16))
 @settings(max_examples=200, deadline=None)
 def test_overlapping_chunks_keep_to_the_limits(text: str, tokens_max: int, overlap_tokens: int) -> None:

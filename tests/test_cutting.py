@@ -17,7 +17,7 @@ from encoder.errors import InvalidInput, Unavailable
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.cutting.cutter import CutDocument, CutterHere
+from ingest.cutting.cutter import CutDocument, CutRequest, CutterHere
 from ingest.cutting.processes import CuttingProcesses
 from ingest.documents import Document
 
@@ -31,18 +31,19 @@ async def processes() -> AsyncIterator[CuttingProcesses]:
     await made.close()
 
 
-def make_documents() -> list[Document]:
+def make_requests() -> list[CutRequest]:
     paragraphs = [f"Paragraph {number} says this.\n\n# Part {number}\n\nAnd naïvely that. 😀" for number in range(40)]
-    return [
+    documents = [
         *(Document(f"d{size}", "\n\n".join(paragraphs[:size]), title=f"Of {size}\nparts") for size in range(1, 40)),
         Document("code", "def first():\n    return 1\n" * 30, metadata={"language": "python"}),
         Document("unread", "\u0301\u0302"),
     ]
+    return [*map(CutRequest, documents), CutRequest(documents[9], begin=200)]
 
 
 async def test_they_cut_as_this_process_does(processes: CuttingProcesses) -> None:
-    documents = make_documents()
-    here, there = await CutterHere(CHUNKER).cut(documents), await processes.cut(documents)
+    requests = make_requests()
+    here, there = await CutterHere(CHUNKER).cut(requests), await processes.cut(requests)
     for one, other in zip(here, there, strict=True):
         if isinstance(one, InvalidInput):
             assert isinstance(other, InvalidInput)
@@ -53,17 +54,17 @@ async def test_they_cut_as_this_process_does(processes: CuttingProcesses) -> Non
         for mine, theirs in zip(one.sparse, other.sparse, strict=True):
             np.testing.assert_array_equal(mine.indices, theirs.indices)
             np.testing.assert_array_equal(mine.values, theirs.values)
-    assert isinstance(here[-1], InvalidInput)
+    assert isinstance(here[-2], InvalidInput)
     assert await processes.cut([]) == []
 
 
 async def test_one_that_was_killed_is_replaced(processes: CuttingProcesses) -> None:
-    documents = make_documents()[:6]
-    expected = await processes.cut(documents)
+    requests = make_requests()[:6]
+    expected = await processes.cut(requests)
     for process in processes._processes:
         assert process._child is not None
         os.kill(process._child.pid, signal.SIGKILL)
-    found = await processes.cut(documents)
+    found = await processes.cut(requests)
     assert [cut.chunks for cut in found if isinstance(cut, CutDocument)] == [
         cut.chunks for cut in expected if isinstance(cut, CutDocument)
     ]
@@ -77,12 +78,12 @@ async def test_a_document_that_ends_the_process_is_refused_alone(
         "import os\n"
         "import ingest.cutting.cutter as cutter\n"
         "cut = cutter.cut\n"
-        "def fragile(chunker, document):\n"
-        "    return os.abort() if document.document_id == 'd3' else cut(chunker, document)\n"
+        "def fragile(chunker, request):\n"
+        "    return os.abort() if request.document.document_id == 'd3' else cut(chunker, request)\n"
         "cutter.cut = fragile\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    found = await processes.cut(make_documents()[:6])
+    found = await processes.cut(make_requests()[:6])
     refused = [number for number, cut in enumerate(found) if isinstance(cut, InvalidInput)]
     assert refused == [2]
     assert str(found[2]) == "text of d3 ended the process that was to cut it; split the document."
@@ -91,16 +92,16 @@ async def test_a_document_that_ends_the_process_is_refused_alone(
 async def test_one_that_does_not_start_is_no_documents_fault(tmp_path: Path) -> None:
     processes = CuttingProcesses(tmp_path / "gone", CHUNKER, 1)
     with pytest.raises(Unavailable, match=r"exit status 1 while it started; .* Is the model's folder still there\?"):
-        await processes.cut(make_documents())
+        await processes.cut(make_requests())
     await processes.close()
 
 
 def test_they_end_with_whoever_started_them() -> None:
     program = (
         "import asyncio, os, signal\n"
-        "from tests.test_cutting import CHUNKER, DEFAULT_MODEL_FOLDER, CuttingProcesses, make_documents\n"
+        "from tests.test_cutting import CHUNKER, DEFAULT_MODEL_FOLDER, CuttingProcesses, make_requests\n"
         "processes = CuttingProcesses(DEFAULT_MODEL_FOLDER, CHUNKER, 1)\n"
-        "asyncio.run(processes.cut(make_documents()[:1]))\n"
+        "asyncio.run(processes.cut(make_requests()[:1]))\n"
         "print(processes._processes[0]._child.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

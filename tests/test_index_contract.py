@@ -150,7 +150,7 @@ async def test_a_scope_leaves_out_other_documents_and_generations(index: VectorI
             chunks = [make_chunk(document_id, number, "same word", generation=generation) for number in range(2)]
             await index.upsert_chunks(chunks)
     await index.upsert_chunks([make_chunk("a", 0, "same", generation=2, tenant="other")])
-    scope = Scope(generations={"a": 2, "b": 1, "nobody": 1})
+    scope = Scope(generations={"a": [2], "b": [1], "nobody": [1]})
     inside = {("a", 2, 0), ("a", 2, 1), ("b", 1, 0), ("b", 1, 1)}
     hits = await index.search_dense(axis(0), 10, scope)
     assert set(places(hits)) == inside
@@ -163,17 +163,17 @@ async def test_a_scope_leaves_out_other_documents_and_generations(index: VectorI
     everywhere = await index.search_sparse(sparse_query("word"), 12, EVERYWHERE)
     assert len(everywhere) == 12
     assert hits[0].score == pytest.approx(everywhere[0].score)
-    assert places(await index.search_dense(axis(0), 10, Scope("other", {"a": 2, "b": 1}))) == [("a", 2, 0)]
+    assert places(await index.search_dense(axis(0), 10, Scope("other", {"a": [2], "b": [1]}))) == [("a", 2, 0)]
 
 
 async def test_a_scope_of_nothing_and_one_of_many(index: VectorIndex) -> None:
     await index.upsert_chunks([make_chunk("d700", 0, "word")])
-    for scope in (Scope(generations={}), Scope("nobody"), Scope(generations={"d700": 2})):
+    for scope in (Scope(generations={}), Scope("nobody"), Scope(generations={"d700": [2]})):
         assert await index.search_dense(axis(0), 10, scope) == []
         assert await index.search_sparse(sparse_query("word"), 10, scope) == []
-    many = Scope(generations={f"d{number}": 1 + number % 7 for number in range(READ_MAX)})
+    many = Scope(generations={f"d{number}": [1 + number % 7] for number in range(READ_MAX)})
     assert many.generations is not None
-    assert many.generations["d700"] == 1
+    assert many.generations["d700"] == [1]
     assert places(await index.search_dense(axis(0), 10, many)) == [("d700", 1, 0)]
     assert places(await index.search_sparse(sparse_query("word"), 10, many)) == [("d700", 1, 0)]
 
@@ -205,7 +205,7 @@ async def test_flushing_changes_nothing_that_is_seen(index: VectorIndex) -> None
 
 
 async def test_what_breaks_a_limit_is_refused(index: VectorIndex) -> None:
-    too_many = Scope(generations={str(number): 1 for number in range(READ_MAX + 1)})
+    too_many = Scope(generations={str(number): [1] for number in range(READ_MAX + 1)})
     for call, field in (
         (index.search_dense(np.zeros(DIMENSION + 1, dtype=np.float32), 5, EVERYWHERE), "embedding"),
         (index.search_dense(np.full(DIMENSION, np.nan, dtype=np.float32), 5, EVERYWHERE), "embedding"),

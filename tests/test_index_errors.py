@@ -142,6 +142,24 @@ async def test_the_first_of_two_new_records_is_not_lost(index: ServerIndex, monk
     assert await index.get_records([KEY]) == {KEY: make_record("d", generation=7)}
 
 
+async def test_new_metadata_never_bring_a_deleted_document_back(
+    index: ServerIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process deletes it, and forgets the tombstone, between the reading and the writing."""
+    await index.commit_record(make_record("d", generation=4))
+    upsert = index._client.upsert
+
+    async def late(*arguments: Any, **options: Any) -> models.UpdateResult:
+        monkeypatch.setattr(index._client, "upsert", upsert)
+        await index.delete_record(KEY, 5)
+        await index.drop_tombstone(KEY, 5)
+        return await upsert(*arguments, **options)
+
+    monkeypatch.setattr(index._client, "upsert", late)
+    assert not await index.commit_record(make_record("d", generation=4, metadata={}), in_place_of=4)
+    assert await index.get_fences([KEY]) == {}
+
+
 async def test_rivals_without_end_are_told_of(index: ServerIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     Rival(index, monkeypatch, *(fencing(generation) for generation in range(1, 100)))
     with pytest.raises(Overloaded, match="Others keep writing the record of d of default"):

@@ -44,10 +44,10 @@ class FullIndex(EmbeddedIndex):
 
     full = False
 
-    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         if self.full:
             raise StorageFull("The disk is full.")
-        return await super().commit_record(record, replacing=replacing)
+        return await super().commit_record(record, in_place_of=in_place_of)
 
 
 @dataclass
@@ -105,6 +105,23 @@ async def test_every_document_is_acknowledged_in_order(running: Running) -> None
         ingest_pb2.INGEST_OUTCOME_INGESTED,
     ]
     assert [answer.generation for answer in again] == [1, 2]
+
+
+async def test_a_growing_document_costs_what_is_new(running: Running) -> None:
+    words = "The lighthouse keeper wrote this down before the lamp was lit. "
+    sent = [
+        ingest_pb2.IngestDocumentsRequest(document_id="log", text=words * count, growing=growing)
+        for count, growing in ((20, True), (22, True), (24, False))
+    ]
+    answers = [answer async for answer in running.stub.IngestDocuments(iter(sent[:2]))]
+    assert [answer.outcome for answer in answers] == [ingest_pb2.INGEST_OUTCOME_INGESTED] * 2
+    (record,) = (await running.index.list_records("default", "", 5))[0]
+    assert record.generations == (1, 2)
+    assert (record.chunk_count, record.token_count) == (answers[1].chunk_count, answers[1].token_count)
+    found = await running.stub.GetDocument(ingest_pb2.GetDocumentRequest(document_id="log"))
+    assert (found.chunk_count, found.char_count, found.generation) == (record.chunk_count, len(words * 22), 2)
+    answers = [answer async for answer in running.stub.IngestDocuments(iter(sent[2:]))]
+    assert (await running.index.list_records("default", "", 5))[0][0].generations == (3,)
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from encoder.errors import IndexUnavailable
 from encoder.fingerprint import index_fingerprint
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.collecting import Collector
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import IndexedChunk, VectorIndex
+from ingest.index.interface import VectorIndex
 from ingest.index.server import ServerIndex
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
@@ -30,6 +28,7 @@ from ingest.receipts import Outcome
 from services.searcher import Searcher, SearchMode
 from tests.fakes import FakeEncoder
 from tests.indexing import make_chunker
+from tests.interrupted import Interrupted
 from tests.qdrant_over_grpc import qdrant_over_grpc
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
@@ -40,41 +39,6 @@ CHUNKS = 50
 REPLACEMENTS = {"engine": 200, "server": 20}
 READERS = 2
 SEARCH_S_MAX = 20.0  # no search of this test takes as long
-
-
-class Interrupted:
-    """Passes calls on to an index; others come in before and after each, and a batch may fail half way."""
-
-    def __init__(self, index: VectorIndex, generator: random.Random, *, fails: bool) -> None:
-        self._index = index
-        self._random = generator
-        self._fails = fails
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._index, name)
-        if not asyncio.iscoroutinefunction(found):
-            return found
-
-        async def call(*arguments: object, **named: object) -> object:
-            await self._others()
-            result = await found(*arguments, **named)
-            await self._others()
-            return result
-
-        return call
-
-    async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
-        await self._others()
-        if self._fails and self._random.random() < 0.3:
-            await self._index.upsert_chunks(chunks[: self._random.randrange(len(chunks))])
-            raise IndexUnavailable("cut off within a batch")
-        await self._index.upsert_chunks(chunks)
-
-    async def _others(self) -> None:
-        for _ in range(self._random.randrange(4)):
-            await asyncio.sleep(0)
-        if self._random.random() < 0.05:
-            await asyncio.sleep(0.005)
 
 
 Open = Callable[[int, str], Awaitable[VectorIndex]]

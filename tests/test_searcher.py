@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import DocumentKey
+from ingest.index.interface import BATCH_CHUNKS_MAX, LIMIT_MAX, DocumentKey
+from ingest.index.points import segments_of
 from services.fusion import Features, FusionWeights
 from services.searcher import Searcher, SearchMode
 from tests.fakes import FakeEncoder
+from tests.indexes import make_chunk, make_record
 from tests.indexing import commit, make_chunker, put, write_chunks
 
 TOKENIZER = Tokenizer.load(DEFAULT_MODEL_FOLDER)
@@ -196,6 +198,32 @@ async def test_old_generations_do_not_crowd_out_the_committed(setting: Setting) 
         assert len(found.hits) == 20
         assert all(hit.chunk.generation == 2 for hit in found.hits)
     assert setting.index.searches <= 3
+
+
+async def test_a_huge_version_under_way_crowds_out_nothing(setting: Setting) -> None:
+    """More chunks that match, and match better, than any search asks for: none of them is committed."""
+    await put(setting.index, setting.encoder, CHUNKER, Document("small", "plums with sugar and cinnamon"))
+    embedding = (await setting.encoder.encode_passages(["plums"])).embeddings[0]
+    huge = [
+        replace(make_chunk("huge", number, "plums plums"), embedding=embedding) for number in range(LIMIT_MAX + 200)
+    ]
+    for start in range(0, len(huge), BATCH_CHUNKS_MAX):
+        await setting.index.upsert_chunks(huge[start : start + BATCH_CHUNKS_MAX])
+    for mode in SearchMode:
+        found = await setting.searcher.search("plums", mode, 20)
+        assert [hit.chunk.document_id for hit in found.hits] == ["small"], mode
+
+
+async def test_a_gap_is_read_from_the_segment_that_it_is_in(setting: Setting) -> None:
+    texts = ["apples and pears", "in the midst of it", "plums and quinces", "at the end"]
+    for generation, text in enumerate(texts, start=1):
+        chunk = make_chunk("d", generation - 1, text, generation=generation)
+        embedding = (await setting.encoder.encode_passages([text])).embeddings[0]
+        await setting.index.upsert_chunks([replace(chunk, embedding=embedding)])
+    record = replace(make_record("d", generation=4, chunk_count=4), earlier=segments_of([(1, 1), (2, 1), (3, 1)]))
+    await setting.index.commit_record(record)
+    found = await setting.searcher.retrieve("apples quinces", SearchMode.SPARSE, 1000, 10)
+    assert [chunk.generation for chunk in found.passages[0].chunks] == [1, 2, 3]
 
 
 async def test_passages_join_neighbours_and_keep_to_the_budget(filled: Setting) -> None:

@@ -12,9 +12,8 @@ from typing import IO, cast
 from encoder.errors import InvalidInput
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
-from ingest.cutting.cutter import cut
+from ingest.cutting.cutter import CutRequest, cut
 from ingest.cutting.messages import READY, pack, receive, send
-from ingest.documents import Document
 
 
 def serve(chunker: Chunker, requests: IO[bytes], replies: IO[bytes]) -> None:
@@ -22,10 +21,10 @@ def serve(chunker: Chunker, requests: IO[bytes], replies: IO[bytes]) -> None:
     send(replies, READY)
     while True:
         try:
-            documents = cast("list[Document]", receive(requests))
+            asked = cast("list[CutRequest]", receive(requests))
         except EOFError:
             return
-        found = [cut(chunker, document) for document in documents]
+        found = [cut(chunker, request) for request in asked]
         send(replies, [(each.field, str(each)) if isinstance(each, InvalidInput) else pack(each) for each in found])
 
 

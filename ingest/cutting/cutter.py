@@ -20,6 +20,14 @@ from ingest.sparse import sparse_passage
 
 
 @dataclass(frozen=True, slots=True)
+class CutRequest:
+    """A document to cut: all of it, or what follows its first ``begin`` code points."""
+
+    document: Document
+    begin: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CutDocument:
     """What ingestion makes of a document's text before anything is encoded."""
 
@@ -31,7 +39,7 @@ class CutDocument:
 class Cutter(Protocol):
     """Cuts documents; safe for several calls at once."""
 
-    async def cut(self, documents: Sequence[Document]) -> list[CutDocument | InvalidInput]:
+    async def cut(self, requests: Sequence[CutRequest]) -> list[CutDocument | InvalidInput]:
         """Cut each document, or say why it cannot be; in order."""
 
 
@@ -41,15 +49,16 @@ class CutterHere:
     def __init__(self, chunker: Chunker) -> None:
         self._chunker = chunker
 
-    async def cut(self, documents: Sequence[Document]) -> list[CutDocument | InvalidInput]:
+    async def cut(self, requests: Sequence[CutRequest]) -> list[CutDocument | InvalidInput]:
         """Cut one after another."""
-        return await asyncio.to_thread(lambda: [cut(self._chunker, document) for document in documents])
+        return await asyncio.to_thread(lambda: [cut(self._chunker, request) for request in requests])
 
 
-def cut(chunker: Chunker, document: Document) -> CutDocument | InvalidInput:
+def cut(chunker: Chunker, request: CutRequest) -> CutDocument | InvalidInput:
     """Cut a document, or say why it cannot be."""
+    document = request.document
     try:
-        chunks = chunker.chunk(document, document.language)
+        chunks = chunker.chunk(document, document.language, begin=request.begin)
     except InvalidInput as error:
         return error
     title = chunker.passage_title(document.title)

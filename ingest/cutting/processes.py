@@ -15,9 +15,8 @@ from typing import IO, cast
 
 from encoder.errors import InvalidInput, Unavailable
 from ingest.chunking import Chunker
-from ingest.cutting.cutter import CutDocument
+from ingest.cutting.cutter import CutDocument, CutRequest
 from ingest.cutting.messages import PackedDocument, receive, send, unpack
-from ingest.documents import Document
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +31,15 @@ class CuttingProcesses:
         arguments = [str(model), str(chunker.tokens_max), str(chunker.overlap_tokens)]
         self._processes = [_Process(arguments) for _ in range(count)]
 
-    async def cut(self, documents: Sequence[Document]) -> list[CutDocument | InvalidInput]:
+    async def cut(self, requests: Sequence[CutRequest]) -> list[CutDocument | InvalidInput]:
         """Cut documents, about as much text in each process."""
-        shares = _share(documents, len(self._processes))
+        shares = _share(requests, len(self._processes))
         work = [
-            asyncio.to_thread(process.cut, [documents[place] for place in share])
+            asyncio.to_thread(process.cut, [requests[place] for place in share])
             for process, share in zip(self._processes, shares, strict=True)
             if share
         ]
-        found: list[CutDocument | InvalidInput | None] = [None] * len(documents)
+        found: list[CutDocument | InvalidInput | None] = [None] * len(requests)
         # All are waited for, also where one fails: none may be asked while it answers someone who has left.
         for share, cut in zip(filter(None, shares), await asyncio.gather(*work, return_exceptions=True), strict=True):
             if isinstance(cut, BaseException):
@@ -62,19 +61,21 @@ class _Process:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
-    def cut(self, documents: Sequence[Document]) -> list[CutDocument | InvalidInput]:
+    def cut(self, requests: Sequence[CutRequest]) -> list[CutDocument | InvalidInput]:
         """Cut documents. Where the process ends over them, each alone: the one at fault is refused."""
-        reply = self._ask(documents)
-        if reply is None and len(documents) > 1:
-            return [found for document in documents for found in self.cut([document])]
+        reply = self._ask(requests)
+        if reply is None and len(requests) > 1:
+            return [found for request in requests for found in self.cut([request])]
         if reply is None:  # perhaps by no fault of the document's
-            reply = self._ask(documents)
+            reply = self._ask(requests)
         if reply is None:
-            message = f"text of {documents[0].document_id} ended the process that was to cut it; split the document."
+            message = (
+                f"text of {requests[0].document.document_id} ended the process that was to cut it; split the document."
+            )
             return [InvalidInput("text", message)]
         return [
-            unpack(each, document.text) if isinstance(each, PackedDocument) else InvalidInput(*each)
-            for each, document in zip(reply, documents, strict=True)
+            unpack(each, request.document.text) if isinstance(each, PackedDocument) else InvalidInput(*each)
+            for each, request in zip(reply, requests, strict=True)
         ]
 
     def stop(self) -> None:
@@ -82,11 +83,11 @@ class _Process:
         with self._lock:
             self._stop()
 
-    def _ask(self, documents: Sequence[Document]) -> _Reply | None:
+    def _ask(self, requests: Sequence[CutRequest]) -> _Reply | None:
         with self._lock:
             child = self._child or self._start()
             try:
-                send(_pipe(child.stdin), list(documents))
+                send(_pipe(child.stdin), list(requests))
                 return cast("_Reply", receive(_pipe(child.stdout)))
             except (EOFError, BrokenPipeError):
                 logger.warning("a process that cuts documents ended with exit status %s", self._stop())
@@ -123,12 +124,12 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _share(documents: Sequence[Document], count: int) -> list[list[int]]:
+def _share(requests: Sequence[CutRequest], count: int) -> list[list[int]]:
     """Give each of ``count`` processes the places of its documents: the longest first, to whoever has least."""
     shares: list[list[int]] = [[] for _ in range(count)]
     least = [(0, number) for number in range(count)]
-    for place in sorted(range(len(documents)), key=lambda place: -len(documents[place].text)):
+    for place in sorted(range(len(requests)), key=lambda place: -len(requests[place].document.text)):
         chars, number = heapq.heappop(least)
         shares[number].append(place)
-        heapq.heappush(least, (chars + len(documents[place].text), number))
+        heapq.heappush(least, (chars + len(requests[place].document.text), number))
     return shares

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self, TypeVar
@@ -99,14 +99,14 @@ class EmbeddedIndex:
         await self._write(lambda: self._upsert(chunks), len(chunks))
         self.optimize_when_due()
 
-    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
-        """Count a generation's chunks."""
-        return await self._run(lambda: self._engine.count_chunks(key, generation))
+    async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
+        """Count the chunks of some generations."""
+        return await self._run(lambda: self._engine.count_chunks(key, generations))
 
-    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        change = records.committing(record, replacing=replacing)
+        change = records.committing(record, in_place_of=in_place_of)
         _, after = await self._write(lambda: self._engine.change_record(record.key, change))
         return after is not None
 
@@ -148,10 +148,12 @@ class EmbeddedIndex:
         """Forget a tombstone of just this generation."""
         await self._run(lambda: self._engine.drop_tombstone(key, generation))
 
-    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
-        """Delete one generation, or all below one."""
-        points.check_chosen(generation, below)
-        return await self._run(lambda: self._engine.delete_chunks(key, generation=generation, below=below))
+    async def delete_chunks(
+        self, key: DocumentKey, *, generation: int | None = None, below: int | None = None, keep: Collection[int] = ()
+    ) -> int:
+        """Delete one generation, or all below one but those to keep."""
+        points.check_chosen(generation, below, keep)
+        return await self._run(lambda: self._engine.delete_chunks(key, generation=generation, below=below, keep=keep))
 
     async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Find the nearest chunks."""

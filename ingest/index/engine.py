@@ -7,7 +7,7 @@ Its calls hold Python's interpreter lock to their end, so threads gain nothing h
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ingest.index.data_directory import sync_file, sync_tree
 from ingest.index.interface import (
     DocumentKey,
     DocumentRecord,
+    Generations,
     IndexedChunk,
     IndexHit,
     IndexStats,
@@ -114,13 +115,15 @@ class Engine:
         chunks = [points.read_chunk(payload) for payload in self._payloads(ids)]
         return sorted(chunks, key=lambda chunk: chunk.chunk_index)
 
-    def count_chunks(self, key: DocumentKey, generation: int) -> int:
-        """Count a generation's chunks."""
-        return self._count(_chunks_of(key, generation=generation))
+    def count_chunks(self, key: DocumentKey, generations: Collection[int]) -> int:
+        """Count the chunks of some generations."""
+        return self._count(_chunks_of(key, generations))
 
-    def delete_chunks(self, key: DocumentKey, *, generation: int | None, below: int | None) -> int:
-        """Delete the chunks of one generation, or of all ``below`` one; say how many."""
-        chosen = _chunks_of(key, generation=generation, below=below)
+    def delete_chunks(
+        self, key: DocumentKey, *, generation: int | None, below: int | None, keep: Collection[int]
+    ) -> int:
+        """Delete the chunks of one generation, or of all ``below`` one but those to ``keep``; say how many."""
+        chosen = _chunks_below(key, below, keep) if below is not None else _chunks_of(key, [generation or 0])
         count = self._count(chosen)
         if count:
             self._update(edge.UpdateOperation.delete_points_by_filter(chosen))
@@ -238,33 +241,40 @@ def _match(field: str, value: str | int) -> edge.FieldCondition:
     return edge.FieldCondition(field, match=edge.MatchValue(value))
 
 
-def _chunks_of(key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> edge.Filter:
-    must: list[edge.ConditionType] = [
+def _among(values: Collection[int]) -> edge.FieldCondition:
+    return edge.FieldCondition(points.GENERATION, match=edge.MatchAny(list(values)))
+
+
+def _document(key: DocumentKey) -> list[edge.ConditionType]:
+    return [
         _match(points.KIND, points.KIND_CHUNK),
         _match(points.TENANT, key.tenant),
         _match(points.DOCUMENT_ID, key.document_id),
     ]
-    if generation is not None:
-        must.append(_match(points.GENERATION, generation))
-    if below is not None:
-        must.append(edge.FieldCondition(points.GENERATION, range=edge.RangeFloat(lt=below)))
-    return edge.Filter(must=must)
+
+
+def _chunks_of(key: DocumentKey, generations: Collection[int]) -> edge.Filter:
+    return edge.Filter(must=[*_document(key), _among(generations)])
+
+
+def _chunks_below(key: DocumentKey, below: int, keep: Collection[int]) -> edge.Filter:
+    older = edge.FieldCondition(points.GENERATION, range=edge.RangeFloat(lt=below))
+    return edge.Filter(must=[*_document(key), older], must_not=[_among(keep)] if keep else None)
 
 
 def _in_scope(scope: Scope) -> edge.Filter:
     tenant = _match(points.TENANT, scope.tenant)
-    if scope.generations is None:
-        return edge.Filter(must=[tenant])
-    versions: list[edge.ConditionType] = [
+    only = None if scope.generations is None else _versions(scope.generations)
+    return edge.Filter(must=[tenant], should=only, must_not=_versions(scope.without) or None)
+
+
+def _versions(chosen: Generations) -> list[edge.ConditionType]:
+    return [
         edge.Filter(
-            must=[
-                _match(points.GENERATION, generation),
-                edge.FieldCondition(points.DOCUMENT_ID, match=edge.MatchAny(document_ids)),
-            ]
+            must=[_among(generations), edge.FieldCondition(points.DOCUMENT_ID, match=edge.MatchAny(document_ids))]
         )
-        for generation, document_ids in points.by_generation(scope.generations).items()
+        for generations, document_ids in points.by_generations(chosen).items()
     ]
-    return edge.Filter(must=[tenant], should=versions)
 
 
 @contextmanager

@@ -2,15 +2,15 @@
 
 A document's chunks belong to a generation, a number that grows with each version. A writer fences the generations that
 came before its own, so that no older writer commits any more; it upserts all chunks, commits by writing the document's
-record, then deletes the older chunks. Readers drop hits whose generation is not the committed one, so they see the old
-version or the new, never a mix. Each document belongs to a tenant; tenants may use the same ids and never see each
-other's documents.
+record, then deletes the older chunks. A document that has grown keeps what earlier generations wrote, as segments that
+its record lists. Readers drop hits whose generation the record does not list, so they see the old version or the new,
+never a mix. Each document belongs to a tenant; tenants may use the same ids and never see each other's documents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,9 @@ from ingest.documents import DEFAULT_TENANT, MetadataValue
 BATCH_CHUNKS_MAX = 128
 LIMIT_MAX = 1000
 READ_MAX = 1024
+# Of a document; one that has grown as often is written whole again. With 64, all of these together cost a document that
+# grows by a percent each time less than two percent more.
+SEGMENTS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,15 @@ class IndexedChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of a document's chunks that one generation wrote; it never changes."""
+
+    generation: int
+    first_chunk: int  # from 0
+    chunk_count: int  # from 1
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentRecord:
     """The committed version of a document. Writing it is what makes the version visible."""
 
@@ -86,11 +98,31 @@ class DocumentRecord:
     content_hash: str
     metadata_hash: str
     ingested_at: datetime  # UTC
+    earlier: tuple[Segment, ...] = ()  # of a document that has grown: what is kept of the generations before this one
 
     @property
     def key(self) -> DocumentKey:
         """Which document it is the record of."""
         return DocumentKey(self.tenant, self.document_id)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All of its chunks, in order, by the generation that wrote them; the last is this version's own."""
+        first = sum(segment.chunk_count for segment in self.earlier)
+        return (*self.earlier, Segment(self.generation, first, self.chunk_count - first))
+
+    @property
+    def generations(self) -> tuple[int, ...]:
+        """Name the generations that its chunks are of, ascending."""
+        return (*(segment.generation for segment in self.earlier), self.generation)
+
+    def generation_of(self, chunk_index: int) -> int:
+        """Say which generation wrote a chunk of this version."""
+        return next(part for part in reversed(self.segments) if part.first_chunk <= chunk_index).generation
+
+
+# By document_id, some of its generations; at most READ_MAX documents.
+Generations = Mapping[str, Collection[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +130,8 @@ class Scope:
     """Which chunks a search looks at: a tenant's, of all generations, or only those of the documents named."""
 
     tenant: str = DEFAULT_TENANT
-    generations: Mapping[str, int] | None = None  # document_id -> the one generation; at most READ_MAX, {}: none
+    generations: Generations | None = None  # the only ones to look at; {}: none
+    without: Generations = field(default_factory=dict)  # not to be looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +174,17 @@ class VectorIndex(Protocol):
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
         """Write chunks durably. The same chunk again (by tenant, document, generation, index) replaces itself."""
 
-    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
-        """Count the chunks that one generation of a document has in the index."""
+    async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
+        """Count the chunks that some generations of a document have in the index, all together."""
 
-    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a record's generation the visible one, durably and at once, unless it is fenced.
 
-        With ``replacing`` only where it is the visible one already: its metadata change.
+        With ``in_place_of`` only where that generation is the visible one: what the record was made from has not
+        changed since. It may be the record's own, whose metadata change then.
 
         Say whether it is the visible one now. The generation that is visible may be committed again, fenced or not:
-        its record is replaced (so metadata changes).
+        its record is replaced.
         """
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
@@ -186,8 +220,13 @@ class VectorIndex(Protocol):
     async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
         """Forget a tombstone, where the document is still fenced at just this generation; it is unknown then."""
 
-    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
-        """Delete the chunks of one generation, or of all before one (exactly one is given); say how many."""
+    async def delete_chunks(
+        self, key: DocumentKey, *, generation: int | None = None, below: int | None = None, keep: Collection[int] = ()
+    ) -> int:
+        """Delete the chunks of one generation, or of all before one (exactly one is given); say how many.
+
+        Of those before one, ``keep`` names the generations that stay.
+        """
 
     async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
         """Find the nearest chunks by cosine similarity, best first. ``embedding`` is ``(d,)``."""

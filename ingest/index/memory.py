@@ -6,7 +6,7 @@ answers are the embedded engine's (a test asks both), as long as that one is exa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,14 +49,14 @@ class MemoryIndex:
             self._chunks.setdefault(chunk.key, {})[chunk.generation, chunk.chunk_index] = indexed
             self._arrays.pop(chunk.tenant, None)
 
-    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
-        """Count the chunks of one generation."""
-        return sum(place[0] == generation for place in self._chunks.get(key, ()))
+    async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
+        """Count the chunks of some generations."""
+        return sum(place[0] in generations for place in self._chunks.get(key, ()))
 
-    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        _, after = self._change(record.key, records.committing(record, replacing=replacing))
+        _, after = self._change(record.key, records.committing(record, in_place_of=in_place_of))
         return after is not None
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
@@ -104,14 +104,16 @@ class MemoryIndex:
         if records.is_tombstone(self._states.get(key), generation):
             del self._states[key]
 
-    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
-        """Forget one generation, or all below one."""
-        points.check_chosen(generation, below)
+    async def delete_chunks(
+        self, key: DocumentKey, *, generation: int | None = None, below: int | None = None, keep: Collection[int] = ()
+    ) -> int:
+        """Forget one generation, or all below one but those to keep."""
+        points.check_chosen(generation, below, keep)
         chunks = self._chunks.pop(key, {})
         kept = {
             place: indexed
             for place, indexed in chunks.items()
-            if place[0] != generation and (below is None or place[0] >= below)
+            if place[0] != generation and (below is None or place[0] >= below or place[0] in keep)
         }
         if kept:
             self._chunks[key] = kept
@@ -231,10 +233,14 @@ class _Arrays:
 
     def in_scope(self, scores: NDArray[np.float32], scope: Scope) -> NDArray[np.float32]:
         """Put the chunks that a scope leaves out below all others: ``(n,)``."""
-        generations = scope.generations
-        if generations is None:
+        only, without = scope.generations, scope.without
+        if only is None and not without:
             return scores
-        inside = [generations.get(chunk.document_id) == chunk.generation for chunk in self.chunks]
+        inside = [
+            (only is None or chunk.generation in only.get(chunk.document_id, ()))
+            and chunk.generation not in without.get(chunk.document_id, ())
+            for chunk in self.chunks
+        ]
         return np.where(inside, scores, np.float32(-np.inf))
 
     def best_chunks(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ tombstone that takes its place. Searches find only points with vectors: a tenant
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,8 +22,10 @@ from ingest.index.interface import (
     READ_MAX,
     DocumentKey,
     DocumentRecord,
+    Generations,
     IndexedChunk,
     Scope,
+    Segment,
     StoredChunk,
 )
 from ingest.index.records import RecordState
@@ -41,6 +43,7 @@ TENANT = "tenant"
 DOCUMENT_ID = "document_id"
 GENERATION = "generation"
 FENCE = "fence"
+EARLIER = "earlier"
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "mamba-search")
 _DATETIME = "datetime"
@@ -114,6 +117,7 @@ def state_payload(key: DocumentKey, state: RecordState) -> dict[str, Any]:
         "content_hash": record.content_hash,
         "metadata_hash": record.metadata_hash,
         "ingested_at": record.ingested_at.isoformat(),
+        EARLIER: [[segment.generation, segment.chunk_count] for segment in record.earlier],
     }
 
 
@@ -138,7 +142,18 @@ def read_record(payload: Mapping[str, Any]) -> DocumentRecord:
         content_hash=payload["content_hash"],
         metadata_hash=payload["metadata_hash"],
         ingested_at=datetime.fromisoformat(payload["ingested_at"]),
+        earlier=segments_of(payload.get(EARLIER, ())),  # older versions of this format knew none
     )
+
+
+def segments_of(sizes: Iterable[tuple[int, int]]) -> tuple[Segment, ...]:
+    """Make segments, one after another, of their generations and numbers of chunks."""
+    segments: list[Segment] = []
+    first = 0
+    for generation, chunk_count in sizes:
+        segments.append(Segment(generation, first, chunk_count))
+        first += chunk_count
+    return tuple(segments)
 
 
 def _metadata_value(value: MetadataValue) -> Any:  # noqa: ANN401 - JSON
@@ -161,11 +176,11 @@ def is_empty(scope: Scope) -> bool:
     return scope.generations is not None and not scope.generations
 
 
-def by_generation(generations: Mapping[str, int]) -> dict[int, list[str]]:
-    """Group a scope's documents by generation: an engine matches a list of ids ten times faster than as many pairs."""
-    grouped: dict[int, list[str]] = {}
-    for document_id, generation in generations.items():
-        grouped.setdefault(generation, []).append(document_id)
+def by_generations(chosen: Generations) -> dict[tuple[int, ...], list[str]]:
+    """Group a scope's documents by generations: an engine matches a list of ids ten times faster than as many pairs."""
+    grouped: dict[tuple[int, ...], list[str]] = {}
+    for document_id, generations in chosen.items():
+        grouped.setdefault(tuple(sorted(generations)), []).append(document_id)
     return grouped
 
 
@@ -199,7 +214,7 @@ def check_read(field: str, count: int) -> None:
 
 def check_scope(scope: Scope) -> None:
     """Refuse a scope of too many documents."""
-    count = len(scope.generations or ())
+    count = max(len(scope.generations or ()), len(scope.without))
     if count > READ_MAX:
         raise InvalidInput("scope", f"scope names {count} documents; the limit is {READ_MAX} a search.")
 
@@ -222,7 +237,9 @@ def check_generation(generation: int, lowest: int = 1) -> None:
         raise InvalidInput("generation", f"generation is {generation}; they are counted from {lowest}.")
 
 
-def check_chosen(generation: int | None, below: int | None) -> None:
+def check_chosen(generation: int | None, below: int | None, keep: Collection[int]) -> None:
     """Refuse to delete chunks unless it is said which."""
     if (generation is None) == (below is None):
         raise InvalidInput("below", "Chunks are deleted of one generation, or below one; give just one of the two.")
+    if generation is not None and keep:
+        raise InvalidInput("keep", f"keep names {len(keep)} generations, but one is deleted; give it with below.")

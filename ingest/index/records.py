@@ -23,17 +23,20 @@ class RecordState:
 Change = Callable[[RecordState | None], RecordState | None]
 
 
-def committing(record: DocumentRecord, *, replacing: bool = False) -> Change:
+def committing(record: DocumentRecord, *, in_place_of: int | None = None) -> Change:
     """Make a record the committed one; None where its generation is fenced and is not the committed one.
 
-    With ``replacing`` also None where another generation is committed, or none.
+    With ``in_place_of`` also None where neither that generation is committed nor the record's own.
     """
 
     def commit(state: RecordState | None) -> RecordState | None:
-        if not replacing and (state is None or state.fence < record.generation):
-            return RecordState(record.generation, record)
-        if state is not None and state.record is not None and state.record.generation == record.generation:
+        visible = state.record.generation if state and state.record else 0
+        if state is not None and visible == record.generation:
             return replace(state, record=record)
+        if in_place_of is not None and visible != in_place_of:
+            return None
+        if state is None or state.fence < record.generation:
+            return RecordState(record.generation, record)
         return None
 
     return commit

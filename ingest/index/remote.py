@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Self, TypeVar
 
 import grpc
@@ -72,18 +72,18 @@ class RemoteIndex:
         if chunks:
             await self._call(self._stub.UpsertChunks(wire.upsert_to_message(chunks), timeout=WRITE_TIMEOUT_S))
 
-    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
-        """Count a generation's chunks."""
-        request = index_pb2.CountChunksRequest(key=wire.key_to_message(key), generation=generation)
+    async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
+        """Count the chunks of some generations."""
+        request = index_pb2.CountChunksRequest(key=wire.key_to_message(key), generations=generations)
         response: index_pb2.CountChunksResponse = await self._call(
             self._stub.CountChunks(request, timeout=READ_TIMEOUT_S)
         )
         return response.count
 
-    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        request = index_pb2.CommitRecordRequest(record=wire.record_to_message(record), replacing=replacing)
+        request = index_pb2.CommitRecordRequest(record=wire.record_to_message(record), in_place_of=in_place_of)
         response: index_pb2.CommitRecordResponse = await self._call(
             self._stub.CommitRecord(request, timeout=WRITE_TIMEOUT_S)
         )
@@ -141,10 +141,14 @@ class RemoteIndex:
         request = index_pb2.DropTombstoneRequest(key=wire.key_to_message(key), generation=generation)
         await self._call(self._stub.DropTombstone(request, timeout=WRITE_TIMEOUT_S))
 
-    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
-        """Delete one generation, or all below one."""
-        points.check_chosen(generation, below)
-        request = index_pb2.DeleteChunksRequest(key=wire.key_to_message(key), generation=generation, below=below)
+    async def delete_chunks(
+        self, key: DocumentKey, *, generation: int | None = None, below: int | None = None, keep: Collection[int] = ()
+    ) -> int:
+        """Delete one generation, or all below one but those to keep."""
+        points.check_chosen(generation, below, keep)
+        request = index_pb2.DeleteChunksRequest(
+            key=wire.key_to_message(key), generation=generation, below=below, keep=keep
+        )
         response: index_pb2.DeleteChunksResponse = await self._call(
             self._stub.DeleteChunks(request, timeout=WRITE_TIMEOUT_S)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 from urllib.parse import urlsplit
@@ -28,17 +28,24 @@ from ingest.index.interface import (
     SparseVector,
     StoredChunk,
 )
-from ingest.index.server_models import chunk_point, chunks_of, in_scope, matching, records_of, sparse_vector
+from ingest.index.server_models import (
+    chunk_point,
+    chunks_below,
+    chunks_of,
+    in_scope,
+    matching,
+    records_of,
+    sparse_vector,
+)
 
 REST_PORT = 6333
 TIMEOUT_S = 30
 # Only two writers of one document can be in each other's way, and one of them is stale.
 CHANGE_ATTEMPTS_MAX = 10
-# The first with conditional updates; an older one would ignore the condition.
-SERVER_VERSION_MIN = (1, 16)
+# The first where a conditional upsert can be kept from inserting; an older one would ignore that.
+SERVER_VERSION_MIN = (1, 17)
 # Of each write of a record or tombstone its own, so that the next one can be made on condition that none came between.
 REVISION = "revision"
-_NO_REVISION = str(uuid.UUID(int=0))
 _INDEXED_FIELDS: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
     points.KIND: models.PayloadSchemaType.KEYWORD,
     points.TENANT: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
@@ -83,14 +90,14 @@ class ServerIndex:
         if chunks:
             await self._upsert([chunk_point(indexed) for indexed in chunks])
 
-    async def count_chunks(self, key: DocumentKey, generation: int) -> int:
-        """Count a generation's chunks."""
-        return await self._count(chunks_of(key, generation=generation))
+    async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
+        """Count the chunks of some generations."""
+        return await self._count(chunks_of(key, generations))
 
-    async def commit_record(self, record: DocumentRecord, *, replacing: bool = False) -> bool:
+    async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        _, after = await self._change(record.key, records.committing(record, replacing=replacing))
+        _, after = await self._change(record.key, records.committing(record, in_place_of=in_place_of))
         return after is not None
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
@@ -138,10 +145,12 @@ class ServerIndex:
             ours = models.HasIdCondition(has_id=[points.record_point_id(key)])
             await self._delete(models.Filter(must=[ours, matching(REVISION, revision)]))
 
-    async def delete_chunks(self, key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> int:
-        """Delete one generation, or all below one."""
-        points.check_chosen(generation, below)
-        chosen = chunks_of(key, generation=generation, below=below)
+    async def delete_chunks(
+        self, key: DocumentKey, *, generation: int | None = None, below: int | None = None, keep: Collection[int] = ()
+    ) -> int:
+        """Delete one generation, or all below one but those to keep."""
+        points.check_chosen(generation, below, keep)
+        chosen = chunks_below(key, below, keep) if below is not None else chunks_of(key, [generation or 0])
         count = await self._count(chosen)
         if count:
             await self._delete(chosen)
@@ -247,7 +256,7 @@ class ServerIndex:
             written = str(uuid.uuid4())
             payload = points.state_payload(key, after) | {REVISION: written}
             point = models.PointStruct(id=points.record_point_id(key), vector={}, payload=payload)
-            await self._upsert([point], models.Filter(must=[matching(REVISION, revision)]))
+            await self._upsert_over(point, revision)
             found, revision = await self._state(key)
             if revision == written:
                 return before, after
@@ -255,20 +264,31 @@ class ServerIndex:
         raise Overloaded(f"Others keep writing the record of {key.document_id} of {key.tenant}; try again.", 1.0)
 
     async def _state(self, key: DocumentKey) -> tuple[records.RecordState | None, str]:
-        """Read what is known of a document, and whose write that is."""
+        """Read what is known of a document, and whose write that is ("" where nothing is known)."""
         for payload in await self._payloads([points.record_point_id(key)]):
             return points.read_state(payload)[1], payload[REVISION]
-        return None, _NO_REVISION
+        return None, ""
 
     async def _states(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, records.RecordState]:
         return dict(map(points.read_state, await self._payloads([points.record_point_id(key) for key in keys])))
 
-    async def _upsert(self, batch: list[models.PointStruct], update_filter: models.Filter | None = None) -> None:
-        # Strong order costs nothing on one server, and on several lets one of them decide what came first.
-        ordering = models.WriteOrdering.STRONG if update_filter else None
+    async def _upsert(self, batch: list[models.PointStruct]) -> None:
+        async with self._translated():
+            result = await self._client.upsert(self._collection, batch, wait=True)
+        self._check_applied(result)
+
+    async def _upsert_over(self, point: models.PointStruct, revision: str) -> None:
+        """Write a record where it still is the one of a revision, or (revision "") where there still is none."""
+        known = bool(revision)
         async with self._translated():
             result = await self._client.upsert(
-                self._collection, batch, wait=True, update_filter=update_filter, ordering=ordering
+                self._collection,
+                [point],
+                wait=True,
+                update_filter=models.Filter(must=[matching(REVISION, revision)]) if known else None,
+                update_mode=models.UpdateMode.UPDATE_ONLY if known else models.UpdateMode.INSERT_ONLY,
+                # Costs nothing on one server, and on several lets one of them decide what came first.
+                ordering=models.WriteOrdering.STRONG,
             )
         self._check_applied(result)
 

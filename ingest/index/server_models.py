@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from qdrant_client import models
 
 from ingest.index import points
-from ingest.index.interface import DocumentKey, IndexedChunk, Scope, SparseVector
+from ingest.index.interface import DocumentKey, Generations, IndexedChunk, Scope, SparseVector
 
 
 def chunk_point(indexed: IndexedChunk) -> models.PointStruct:
@@ -33,32 +35,44 @@ def records_of(tenant: str) -> models.Filter:
     return models.Filter(must=[matching(points.TENANT, tenant), matching(points.KIND, points.KIND_RECORD)])
 
 
-def chunks_of(key: DocumentKey, *, generation: int | None = None, below: int | None = None) -> models.Filter:
-    """Choose a document's chunks: those of one generation, or of all below one."""
-    must: list[models.Condition] = [
-        matching(points.KIND, points.KIND_CHUNK),
-        matching(points.TENANT, key.tenant),
-        matching(points.DOCUMENT_ID, key.document_id),
-    ]
-    if generation is not None:
-        must.append(matching(points.GENERATION, generation))
-    if below is not None:
-        must.append(models.FieldCondition(key=points.GENERATION, range=models.Range(lt=below)))
-    return models.Filter(must=must)
+def among(values: Collection[int]) -> models.FieldCondition:
+    """Choose points of some generations."""
+    return models.FieldCondition(key=points.GENERATION, match=models.MatchAny(any=list(values)))
+
+
+def chunks_of(key: DocumentKey, generations: Collection[int]) -> models.Filter:
+    """Choose a document's chunks of some generations."""
+    return models.Filter(must=[*_document(key), among(generations)])
+
+
+def chunks_below(key: DocumentKey, below: int, keep: Collection[int]) -> models.Filter:
+    """Choose a document's chunks of all generations before one, but those to keep."""
+    older = models.FieldCondition(key=points.GENERATION, range=models.Range(lt=below))
+    return models.Filter(must=[*_document(key), older], must_not=[among(keep)] if keep else None)
 
 
 def in_scope(scope: Scope) -> models.Filter:
     """Choose the chunks that a search looks at, among points with vectors."""
     tenant = matching(points.TENANT, scope.tenant)
-    if scope.generations is None:
-        return models.Filter(must=[tenant])
-    versions: list[models.Condition] = [
+    only = None if scope.generations is None else _versions(scope.generations)
+    return models.Filter(must=[tenant], should=only, must_not=_versions(scope.without) or None)
+
+
+def _document(key: DocumentKey) -> list[models.Condition]:
+    return [
+        matching(points.KIND, points.KIND_CHUNK),
+        matching(points.TENANT, key.tenant),
+        matching(points.DOCUMENT_ID, key.document_id),
+    ]
+
+
+def _versions(chosen: Generations) -> list[models.Condition]:
+    return [
         models.Filter(
             must=[
-                matching(points.GENERATION, generation),
+                among(generations),
                 models.FieldCondition(key=points.DOCUMENT_ID, match=models.MatchAny(any=document_ids)),
             ]
         )
-        for generation, document_ids in points.by_generation(scope.generations).items()
+        for generations, document_ids in points.by_generations(chosen).items()
     ]
-    return models.Filter(must=[tenant], should=versions)

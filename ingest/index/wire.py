@@ -15,12 +15,14 @@ from ingest.documents import MetadataValue
 from ingest.index.interface import (
     DocumentKey,
     DocumentRecord,
+    Generations,
     IndexedChunk,
     IndexHit,
     Scope,
     SparseVector,
     StoredChunk,
 )
+from ingest.index.points import segments_of
 
 # 1,000 hits of the longest chunks (4,096 code points of up to 4 bytes), or 1,024 records of up to 64 KiB.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
@@ -83,6 +85,10 @@ def record_to_message(record: DocumentRecord) -> index_pb2.IndexRecord:
         content_hash=record.content_hash,
         metadata_hash=record.metadata_hash,
         ingested_at=_time_to_message(record.ingested_at),
+        earlier=[
+            index_pb2.IndexSegment(generation=segment.generation, chunk_count=segment.chunk_count)
+            for segment in record.earlier
+        ],
     )
 
 
@@ -101,6 +107,7 @@ def record_from_message(message: index_pb2.IndexRecord) -> DocumentRecord:
         content_hash=message.content_hash,
         metadata_hash=message.metadata_hash,
         ingested_at=message.ingested_at.ToDatetime(tzinfo=UTC),
+        earlier=segments_of((segment.generation, segment.chunk_count) for segment in message.earlier),
     )
 
 
@@ -159,16 +166,27 @@ def _time_to_message(time: datetime) -> Timestamp:
 
 def scope_to_message(scope: Scope) -> index_pb2.IndexScope:
     """Write where to search."""
-    if scope.generations is None:
-        return index_pb2.IndexScope(tenant=scope.tenant)
-    documents = index_pb2.ScopedDocuments(generations=scope.generations)
-    return index_pb2.IndexScope(tenant=scope.tenant, documents=documents)
+    only = None if scope.generations is None else _generations_to_message(scope.generations)
+    return index_pb2.IndexScope(tenant=scope.tenant, only=only, without=_generations_to_message(scope.without))
 
 
 def scope_from_message(message: index_pb2.IndexScope) -> Scope:
     """Read where to search."""
-    generations = dict(message.documents.generations) if message.HasField("documents") else None
-    return Scope(message.tenant, generations)
+    only = _generations_from_message(message.only) if message.HasField("only") else None
+    return Scope(message.tenant, only, _generations_from_message(message.without))
+
+
+def _generations_to_message(chosen: Generations) -> index_pb2.ScopedDocuments:
+    return index_pb2.ScopedDocuments(
+        documents=[
+            index_pb2.ScopedDocument(document_id=document_id, generations=generations)
+            for document_id, generations in chosen.items()
+        ]
+    )
+
+
+def _generations_from_message(message: index_pb2.ScopedDocuments) -> Generations:
+    return {document.document_id: tuple(document.generations) for document in message.documents}
 
 
 def sparse_to_message(sparse: SparseVector) -> index_pb2.TermWeights:

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +37,12 @@ def ingest(
     data_dir: Annotated[
         Path | None, typer.Option(help="Ask no service: fill the index in this directory, in this process.")
     ] = None,
+    growing: Annotated[
+        bool,
+        typer.Option(
+            "--growing", help="These documents may grow (logs, transcripts): what is added to one costs only itself."
+        ),
+    ] = False,
 ) -> None:
     """Bring documents into the index. A document that is there already, unchanged, costs nothing."""
     from ingest.loaders import STDIN, load_documents, total_bytes
@@ -45,7 +51,8 @@ def ingest(
     stdin = sys.stdin.buffer if STDIN in paths else None
     tally = Tally(bytes_total=total_bytes(paths))
     skipped: Counter[str] = Counter()  # files of git repositories that are no text
-    items = tally.watch(load_documents(paths, stdin, skipped=skipped))
+    documents = load_documents(paths, stdin, skipped=skipped)
+    items = tally.watch(_growing(documents) if growing else documents)
     try:
         if data_dir:
             asyncio.run(_show(_ingest_in_process(settings, data_dir, items, tally), tally))
@@ -54,8 +61,8 @@ def ingest(
 
             asyncio.run(_show(ingest_over_grpc(settings.ingest_target, items), tally))
     except KeyboardInterrupt:
-        documents = "document" if tally.ingested == 1 else "documents"
-        sys.stderr.write(f"interrupted: {tally.ingested} {documents} ingested; the rest was not\n")
+        what = "document" if tally.ingested == 1 else "documents"
+        sys.stderr.write(f"interrupted: {tally.ingested} {what} ingested; the rest was not\n")
         raise
     finally:
         if tally.documents:  # also where it ended early: these are durable
@@ -65,6 +72,14 @@ def ingest(
             sys.stderr.write(f"left out of git repositories: {reasons}\n")
     if tally.rejected:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _growing(items: Iterator[Document | LoadError]) -> Iterator[Document | LoadError]:
+    """Mark documents as ones that may grow."""
+    from ingest.receipts import LoadError
+
+    for item in items:
+        yield item if isinstance(item, LoadError) else replace(item, growing=True)
 
 
 @dataclass(slots=True)
@@ -147,6 +162,7 @@ async def _ingest_in_process(
 ) -> AsyncGenerator[Receipt, None]:
     from encoder.tokenizer import Tokenizer
     from ingest.pipeline import Ingestor
+    from ingest.states import open_states
     from services.in_process import load_encoder, open_journal, open_parts
 
     encoder = await load_encoder(settings)
@@ -161,6 +177,7 @@ async def _ingest_in_process(
                 parts.chunker,
                 journal,
                 chunk_encoder=parts.chunk_encoder,
+                states=open_states(data_dir, bytes_max=settings.states_bytes_max, keep_s=settings.states_keep_s),
                 on_progress=tally.written,
             )
             tally.started = time.monotonic()

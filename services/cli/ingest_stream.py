@@ -45,6 +45,7 @@ async def ingest_over_grpc(target: str, items: Iterator[Document | LoadError]) -
                 source=found.source,
                 metadata=wire.metadata_to_messages(found.metadata),
                 tenant=found.tenant,
+                growing=found.growing,
             )
 
     async with open_channel(target) as channel:

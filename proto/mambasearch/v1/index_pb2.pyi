@@ -77,12 +77,12 @@ class UpsertChunksResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CountChunksRequest(_message.Message):
-    __slots__ = ("key", "generation")
+    __slots__ = ("key", "generations")
     KEY_FIELD_NUMBER: _ClassVar[int]
-    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
     key: IndexDocumentKey
-    generation: int
-    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
+    generations: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generations: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CountChunksResponse(_message.Message):
     __slots__ = ("count",)
@@ -91,7 +91,7 @@ class CountChunksResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class IndexRecord(_message.Message):
-    __slots__ = ("key", "title", "source", "metadata", "generation", "chunk_count", "token_count", "char_count", "content_hash", "metadata_hash", "ingested_at")
+    __slots__ = ("key", "title", "source", "metadata", "generation", "chunk_count", "token_count", "char_count", "content_hash", "metadata_hash", "ingested_at", "earlier")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,7 @@ class IndexRecord(_message.Message):
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     METADATA_HASH_FIELD_NUMBER: _ClassVar[int]
     INGESTED_AT_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_FIELD_NUMBER: _ClassVar[int]
     key: IndexDocumentKey
     title: str
     source: str
@@ -121,15 +122,24 @@ class IndexRecord(_message.Message):
     content_hash: str
     metadata_hash: str
     ingested_at: _timestamp_pb2.Timestamp
-    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., metadata_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    earlier: _containers.RepeatedCompositeFieldContainer[IndexSegment]
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., generation: _Optional[int] = ..., chunk_count: _Optional[int] = ..., token_count: _Optional[int] = ..., char_count: _Optional[int] = ..., content_hash: _Optional[str] = ..., metadata_hash: _Optional[str] = ..., ingested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[IndexSegment, _Mapping]]] = ...) -> None: ...
+
+class IndexSegment(_message.Message):
+    __slots__ = ("generation", "chunk_count")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    chunk_count: int
+    def __init__(self, generation: _Optional[int] = ..., chunk_count: _Optional[int] = ...) -> None: ...
 
 class CommitRecordRequest(_message.Message):
-    __slots__ = ("record", "replacing")
+    __slots__ = ("record", "in_place_of")
     RECORD_FIELD_NUMBER: _ClassVar[int]
-    REPLACING_FIELD_NUMBER: _ClassVar[int]
+    IN_PLACE_OF_FIELD_NUMBER: _ClassVar[int]
     record: IndexRecord
-    replacing: bool
-    def __init__(self, record: _Optional[_Union[IndexRecord, _Mapping]] = ..., replacing: _Optional[bool] = ...) -> None: ...
+    in_place_of: int
+    def __init__(self, record: _Optional[_Union[IndexRecord, _Mapping]] = ..., in_place_of: _Optional[int] = ...) -> None: ...
 
 class CommitRecordResponse(_message.Message):
     __slots__ = ("committed",)
@@ -246,14 +256,16 @@ class DropTombstoneResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class DeleteChunksRequest(_message.Message):
-    __slots__ = ("key", "generation", "below")
+    __slots__ = ("key", "generation", "below", "keep")
     KEY_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     BELOW_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     key: IndexDocumentKey
     generation: int
     below: int
-    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ..., below: _Optional[int] = ...) -> None: ...
+    keep: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ..., below: _Optional[int] = ..., keep: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DeleteChunksResponse(_message.Message):
     __slots__ = ("count",)
@@ -262,25 +274,28 @@ class DeleteChunksResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class IndexScope(_message.Message):
-    __slots__ = ("tenant", "documents")
+    __slots__ = ("tenant", "only", "without")
     TENANT_FIELD_NUMBER: _ClassVar[int]
-    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    ONLY_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
     tenant: str
-    documents: ScopedDocuments
-    def __init__(self, tenant: _Optional[str] = ..., documents: _Optional[_Union[ScopedDocuments, _Mapping]] = ...) -> None: ...
+    only: ScopedDocuments
+    without: ScopedDocuments
+    def __init__(self, tenant: _Optional[str] = ..., only: _Optional[_Union[ScopedDocuments, _Mapping]] = ..., without: _Optional[_Union[ScopedDocuments, _Mapping]] = ...) -> None: ...
 
 class ScopedDocuments(_message.Message):
-    __slots__ = ("generations",)
-    class GenerationsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: int
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    __slots__ = ("documents",)
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    documents: _containers.RepeatedCompositeFieldContainer[ScopedDocument]
+    def __init__(self, documents: _Optional[_Iterable[_Union[ScopedDocument, _Mapping]]] = ...) -> None: ...
+
+class ScopedDocument(_message.Message):
+    __slots__ = ("document_id", "generations")
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
-    generations: _containers.ScalarMap[str, int]
-    def __init__(self, generations: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    document_id: str
+    generations: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, document_id: _Optional[str] = ..., generations: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SearchDenseRequest(_message.Message):
     __slots__ = ("embedding", "limit", "scope")

@@ -140,7 +140,7 @@ class IndexServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CountChunks(self, request, context):
-        """Counts the chunks of one generation of a document.
+        """Counts the chunks of some generations of a document.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,7 +203,7 @@ class IndexServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteChunks(self, request, context):
-        """Deletes the chunks of one generation, or of all before one.
+        """Deletes the chunks of one generation, or of all before one but some.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,7 @@ INGEST_OUTCOME_UPDATED: IngestOutcome
 INGEST_OUTCOME_SUPERSEDED: IngestOutcome
 
 class IngestDocumentsRequest(_message.Message):
-    __slots__ = ("document_id", "title", "text", "source", "metadata", "tenant")
+    __slots__ = ("document_id", "title", "text", "source", "metadata", "tenant", "growing")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,13 +41,15 @@ class IngestDocumentsRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    GROWING_FIELD_NUMBER: _ClassVar[int]
     document_id: str
     title: str
     text: str
     source: str
     metadata: _containers.MessageMap[str, _metadata_pb2.MetadataValue]
     tenant: str
-    def __init__(self, document_id: _Optional[str] = ..., title: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., tenant: _Optional[str] = ...) -> None: ...
+    growing: bool
+    def __init__(self, document_id: _Optional[str] = ..., title: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., tenant: _Optional[str] = ..., growing: _Optional[bool] = ...) -> None: ...
 
 class IngestDocumentsResponse(_message.Message):
     __slots__ = ("document_id", "outcome", "chunk_count", "token_count", "generation", "error")

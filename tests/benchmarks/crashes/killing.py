@@ -71,10 +71,18 @@ class Source:
         return [(name, self.wanted[name]) for name in chosen]
 
     def text(self, name: str, version: int) -> str:
-        """Write a version: some chunks, all of which say whose and which they are."""
+        """Write a version: some chunks, all of which say whose and which they are; one that grows adds a few."""
         number = int(name.rpartition("-")[2])
+        if grows(name):
+            words = f"The {word(name)} adds to its log, as it does each night, part"
+            return "\n\n".join(f"{words} {part}." for part in range(3 * version + number % 5))
         words = f"The {word(name)} of version v{version}x keeps its lamp lit through the night, part"
         return "\n\n".join(f"{words} {part}." for part in range(1 + (7 * number + 5 * version) % 60))
+
+
+def grows(name: str) -> bool:
+    """Say whether a document's versions each begin with the one before, as every third does."""
+    return int(name.rpartition("-")[2]) % 3 == 0
 
 
 def word(name: str) -> str:
@@ -90,7 +98,9 @@ async def send(source: Source, target: str, done: asyncio.Event) -> None:
 
         async def requests(sent: list[tuple[str, int]]) -> AsyncIterator[ingest_pb2.IngestDocumentsRequest]:
             for name, version in sent:
-                yield ingest_pb2.IngestDocumentsRequest(document_id=name, text=source.text(name, version))
+                yield ingest_pb2.IngestDocumentsRequest(
+                    document_id=name, text=source.text(name, version), growing=grows(name)
+                )
 
         with contextlib.suppress(grpc.aio.AioRpcError):
             async with grpc.aio.insecure_channel(target) as channel:
