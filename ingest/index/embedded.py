@@ -127,7 +127,7 @@ class EmbeddedIndex:
         points.check_read("keys", len(keys))
         return records.committed(await self._run(lambda: self._engine.get_states(keys)))
 
-    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+    async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
         """Read a page of a tenant's records."""
         points.check_limit(limit, READ_MAX)
         start = points.page_start(after)
