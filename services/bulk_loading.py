@@ -158,7 +158,8 @@ async def _finish(
             raise InvalidInput(
                 "recall_min",
                 f"recall@10 of collection {wanted.collection} is {recall:.3f}, below recall_min, "
-                f"{checks.recall_min:g}; nothing was switched. Load again with more edges (hnsw_m) or without quantization.",
+                f"{checks.recall_min:g}; nothing was switched. Load again with more edges (hnsw_m) or without "
+                "quantization.",
             )
         if not wanted.alias or old == wanted.collection:
             return recall, None

@@ -5,7 +5,7 @@ Only the calls that the project makes. The answers are local mode's, so it prove
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,17 +28,17 @@ class Root(QdrantServicer):
 
 
 class Collections(CollectionsServicer):
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, statuses: Sequence[qdrant.CollectionStatus]) -> None:
         self._client = client
-        self.made: dict[str, qdrant.CreateCollection] = {}
-        self.statuses: list[Any] = []  # the next ones to tell
+        self._made: dict[str, qdrant.CreateCollection] = {}
+        self._statuses = list(statuses)
 
     async def CollectionExists(self, request: Any, context: Any) -> qdrant.CollectionExistsResponse:  # noqa: N802
         exists = await self._client.collection_exists(request.collection_name)
         return qdrant.CollectionExistsResponse(result=qdrant.CollectionExists(exists=exists))
 
     async def Create(self, request: qdrant.CreateCollection, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
-        self.made[request.collection_name] = request
+        self._made[request.collection_name] = request
         result = await self._client.create_collection(
             request.collection_name,
             vectors_config=GrpcToRest.convert_vectors_config(request.vectors_config),
@@ -49,9 +49,9 @@ class Collections(CollectionsServicer):
     async def Get(self, request: Any, context: Any) -> qdrant.GetCollectionInfoResponse:  # noqa: N802
         aliases = {alias.alias_name: alias.collection_name for alias in (await self._client.get_aliases()).aliases}
         name = aliases.get(request.collection_name, request.collection_name)
-        made = self.made[name]
+        made = self._made[name]
         info = qdrant.CollectionInfo(
-            status=self.statuses.pop(0) if self.statuses else qdrant.CollectionStatus.Green,
+            status=self._statuses.pop(0) if self._statuses else qdrant.CollectionStatus.Green,
             optimizer_status=qdrant.OptimizerStatus(ok=True),
             segments_count=1,
             config=qdrant.CollectionConfig(
@@ -72,7 +72,7 @@ class Collections(CollectionsServicer):
         return qdrant.GetCollectionInfoResponse(result=info)
 
     async def Update(self, request: qdrant.UpdateCollection, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
-        self.made[request.collection_name].hnsw_config.MergeFrom(request.hnsw_config)
+        self._made[request.collection_name].hnsw_config.MergeFrom(request.hnsw_config)
         return qdrant.CollectionOperationResponse(result=True)
 
     async def UpdateAliases(self, request: qdrant.ChangeAliases, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
@@ -93,8 +93,9 @@ class Collections(CollectionsServicer):
 
 
 class Points(PointsServicer):
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, missed: int) -> None:
         self._client = client
+        self._missed = missed
 
     async def CreateFieldIndex(self, request: Any, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
         assert request.wait
@@ -147,11 +148,12 @@ class Points(PointsServicer):
             query=GrpcToRest.convert_query(request.query),
             using=request.using,
             query_filter=GrpcToRest.convert_filter(request.filter),
-            search_params=GrpcToRest.convert_search_params(request.params) if request.HasField("params") else None,
+            search_params=GrpcToRest.convert_search_params(request.params) if request.params.HasField("idf") else None,
             limit=request.limit,
             with_vectors=list(request.with_vectors.include.names),
         )
-        return qdrant.QueryResponse(result=[RestToGrpc.convert_scored_point(hit) for hit in found.points])
+        hits = found.points if request.params.exact else found.points[self._missed :]
+        return qdrant.QueryResponse(result=[RestToGrpc.convert_scored_point(hit) for hit in hits])
 
 
 def _aliases(found: list[AliasDescription]) -> qdrant.ListAliasesResponse:
@@ -169,13 +171,18 @@ def _done() -> qdrant.PointsOperationResponse:
 
 
 @asynccontextmanager
-async def qdrant_over_grpc(version: str = "1.20.0") -> AsyncIterator[str]:
-    """Serve; give the address as a user would, with the REST port that comes before the gRPC port."""
+async def qdrant_over_grpc(
+    version: str = "1.20.0", *, missed: int = 0, statuses: Sequence[qdrant.CollectionStatus] = ()
+) -> AsyncIterator[str]:
+    """Serve; give the address as a user would, with the REST port that comes before the gRPC port.
+
+    A search that need not be exact misses so many of the best hits; ``statuses`` are told before a collection is green.
+    """
     client = AsyncQdrantClient(location=":memory:")
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
     add_QdrantServicer_to_server(Root(version), server)
-    add_CollectionsServicer_to_server(Collections(client), server)
-    add_PointsServicer_to_server(Points(client), server)
+    add_CollectionsServicer_to_server(Collections(client, statuses), server)
+    add_PointsServicer_to_server(Points(client, missed), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
