@@ -12,7 +12,9 @@ import logging
 import os
 import pickle
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,10 +80,11 @@ class Loaded:
     failures: Mapping[str, str]  # parts that could not be read to their end, and why
 
 
-def start_ray(address: str | None, directory: Path) -> None:
+@contextmanager
+def joined_ray(address: str | None) -> Iterator[None]:
     """Join the Ray cluster at an address ("auto": that of this machine), or start one here that nobody else reaches.
 
-    :class:`Unavailable` where there is none.
+    :class:`Unavailable` where there is none. At the end it is left, or stopped.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # noqa: TID251 - written for Ray, before its import
     if address is None:
@@ -90,18 +93,16 @@ def start_ray(address: str | None, directory: Path) -> None:
         os.environ.update(token | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})  # noqa: TID251
     import ray
 
-    local: dict[str, Any] = {} if address else {"include_dashboard": False, "_temp_dir": str(directory)}
-    try:
-        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Unavailable(f"Ray at {address or 'this machine'} cannot be reached ({error}); start it.") from error
-
-
-def stop_ray() -> None:
-    """Leave the cluster; one that was started here ends."""
-    import ray
-
-    ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="mamba-ray-", ignore_cleanup_errors=True) as directory:
+        local: dict[str, Any] = {} if address else {"include_dashboard": False, "_temp_dir": directory}
+        try:
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise Unavailable(f"Ray at {address or 'this machine'} cannot be reached ({error}); start it.") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def load(
@@ -109,31 +110,40 @@ def load(
     stages: Stages,
     pools: Pools,
     checkpoint: Checkpoint,
+    ray_address: str | None,
     report: Callable[[Totals, int], None],
 ) -> Loaded:
     """Load the parts that are not finished; ``report`` is told totals and finished parts as they grow.
 
-    Raises what a stage raised, once no other bundle is under way: the load can go on later. What could not be read to
-    its end is not finished, either; the rest is loaded, and it is told.
+    Where there are any, it is done on the Ray at ``ray_address``, as :func:`joined_ray` joins it. Raises what a stage
+    raised, once no other bundle is under way: the load can go on later. What could not be read to its end is not
+    finished, either; the rest is loaded, and it is told.
     """
-    import ray
-
     finished = checkpoint.finished()
     tally = _Tally(checkpoint, sum_totals(finished.values()), len(finished), report)
-    pending = [number for number in range(len(parts)) if number not in finished]
+    pending = [(number, part) for number, part in enumerate(parts) if number not in finished]
     if pending:
-        seen: Any = ray.remote(num_cpus=0)(_Seen).remote()
-        for hashes in _grouped(checkpoint.hashes()):
-            ray.get(seen.add.remote(hashes))
-        try:
-            for row in _pipeline([(number, parts[number]) for number in pending], stages, pools, seen).iter_rows():
-                tally.add(pickle.loads(row[COLUMN]))  # noqa: S301 - our own, of a moment ago
-        except ray.exceptions.RayError as error:
-            raise _cause(error) from error
+        with joined_ray(ray_address):
+            _run(pending, stages, pools, tally, checkpoint.hashes())
     return Loaded(tally.totals, tally.failures)
 
 
-def sum_totals(found: Any) -> Totals:  # noqa: ANN401 - any iterable
+def _run(
+    pending: Sequence[tuple[int, Part]], stages: Stages, pools: Pools, tally: _Tally, seen_before: Iterator[bytes]
+) -> None:
+    import ray
+
+    seen: Any = ray.remote(num_cpus=0)(_Seen).remote()
+    try:
+        for hashes in _grouped(seen_before):
+            ray.get(seen.add.remote(hashes))
+        for row in _pipeline(pending, stages, pools, seen).iter_rows():
+            tally.add(pickle.loads(row[COLUMN]))  # noqa: S301 - our own, of a moment ago
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
+
+
+def sum_totals(found: Iterable[Totals]) -> Totals:
     """Add up the totals of parts."""
     total = Totals()
     for one in found:

@@ -48,6 +48,7 @@ class BulkLoad:
     pools: Pools
     checks: Checks
     encoder_target: str | None = None
+    ray_address: str | None = None
     drop_old: bool = False
     drop_after_s: float = DROP_AFTER_S
     part_bytes: int = PART_BYTES
@@ -69,7 +70,7 @@ def run_bulk_load(
 ) -> Finished:
     """Load, or go on with a load that was interrupted; check the collection, then switch to it.
 
-    A Ray must have been joined. ``report`` is told totals, finished parts and all parts, ``tell`` what is done after
+    ``report`` is told totals, finished parts and all parts, ``tell`` what is done after
     that. Whatever is raised, the same call goes on later.
     """
     url = needed_url(settings)
@@ -95,6 +96,7 @@ def run_bulk_load(
                 stages,
                 wanted.pools,
                 checkpoint,
+                wanted.ray_address,
                 lambda totals, done: report(totals, done, len(parts)),
             )
         finally:

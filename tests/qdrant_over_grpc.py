@@ -73,6 +73,8 @@ class Collections(CollectionsServicer):
 
     async def Update(self, request: qdrant.UpdateCollection, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
         self._made[request.collection_name].hnsw_config.MergeFrom(request.hnsw_config)
+        for name, value in request.metadata.items():
+            self._made[request.collection_name].metadata[name].CopyFrom(value)
         return qdrant.CollectionOperationResponse(result=True)
 
     async def UpdateAliases(self, request: qdrant.ChangeAliases, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802

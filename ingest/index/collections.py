@@ -22,9 +22,10 @@ from ingest.index.server_connection import check_version, connect, translated
 from ingest.index.server_models import REVISION
 
 HNSW_M = 16
+MOVING_FROM = "moving_from"  # in a collection's metadata
 # Optimizing begins a moment after it is asked for: a collection is done when it has been so for several looks.
 LOOKS_SETTLED = 3
-LOOK_PERIOD_S = 1.0
+LOOK_PERIOD_S = 0.5
 _INDEXED_FIELDS: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
     points.KIND: models.PayloadSchemaType.KEYWORD,
     points.TENANT: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
@@ -181,6 +182,17 @@ class Collections:
             actions.insert(0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
         async with self.translated():
             await self.client.update_collection_aliases(actions)
+
+    async def moving_from(self, collection: str) -> str:
+        """Say from which collection a move to this one has not ended; empty where there is none."""
+        async with self.translated():
+            metadata = (await self.client.get_collection(collection)).config.metadata or {}
+        return str(metadata.get(MOVING_FROM, ""))
+
+    async def note_moving(self, collection: str, source: str) -> None:
+        """Note from which collection a move goes to this one; empty where it has ended."""
+        async with self.translated():
+            await self.client.update_collection(collection, metadata={MOVING_FROM: source})
 
     async def build(
         self, collection: str, layout: Layout, *, timeout_s: float, look_period_s: float = LOOK_PERIOD_S

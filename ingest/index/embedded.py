@@ -178,8 +178,12 @@ class EmbeddedIndex:
         """Write to the disk what only memory holds, where anything was written."""
         await self._run(self._flush)
 
-    async def close(self) -> None:
-        """Flush, let go of the directory. A second call does nothing."""
+    async def give_way(self, draft: Path) -> None:
+        """Close, and have the index of another directory, which is closed, in the place of this one; then let go."""
+        await self.close(hand_over=lambda: self._directory.adopt(draft))
+
+    async def close(self, hand_over: Callable[[], None] | None = None) -> None:
+        """Flush, let go of the directory, before which ``hand_over`` is called. A second call does nothing."""
         if self._closed:
             return
         if self._optimization:
@@ -188,6 +192,8 @@ class EmbeddedIndex:
         self._closed = True
         try:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.close)
+            if hand_over:
+                await asyncio.to_thread(hand_over)
         finally:
             self._executor.shutdown(wait=False)
             self._directory.release()

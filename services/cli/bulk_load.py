@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -61,7 +60,7 @@ def bulk_load(
 ) -> None:
     """Fill a new collection on a Qdrant server by Ray Data, check it, and switch an alias to it."""
     from encoder.progress import reporting
-    from ingest.batch import Pools, start_ray, stop_ray
+    from ingest.batch import Pools
     from ingest.index.collections import Layout
     from services.bulk_loading import BulkLoad, Checks, run_bulk_load
 
@@ -76,22 +75,18 @@ def bulk_load(
         Pools(readers, encoders, 1, encoder_gpus, writers),
         Checks(recall_min=recall_min),
         encoder_target,
+        ray_address,
         drop_old,
     )
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mamba-ray-", ignore_cleanup_errors=True) as directory:
-        start_ray(ray_address, Path(directory))
-        try:
-            with reporting() as report_of:
-                report = report_of(collection)
-                finished = run_bulk_load(
-                    settings,
-                    wanted,
-                    lambda totals, done, of: report(f"parts ({totals.documents:,} documents)", done, of),
-                    lambda what: typer.echo(f"{collection}: {what}", err=True),
-                )
-        finally:
-            stop_ray()
+    with reporting() as report_of:
+        report = report_of(collection)
+        finished = run_bulk_load(
+            settings,
+            wanted,
+            lambda totals, done, of: report(f"parts ({totals.documents:,} documents)", done, of),
+            lambda what: typer.echo(f"{collection}: {what}", err=True),
+        )
     totals, elapsed_s = finished.totals, time.monotonic() - started
     typer.echo(
         f"{totals.documents:,} documents in {collection} ({totals.chunks:,} chunks, {totals.tokens:,} tokens), "

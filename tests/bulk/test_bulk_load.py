@@ -61,7 +61,9 @@ async def test_rows_become_a_collection_and_bad_ones_dead_letters(load: Loader, 
 async def test_what_was_killed_goes_on(load: Loader, tmp_path: Path) -> None:
     names = [f"{part}-{number}" for part in range(8) for number in range(5)]
     for part in range(8):
-        write_lines(tmp_path / "in" / f"{part}.jsonl", [make_row(name) for name in names if name.startswith(f"{part}-")])
+        write_lines(
+            tmp_path / "in" / f"{part}.jsonl", [make_row(name) for name in names if name.startswith(f"{part}-")]
+        )
     # In the last file stands what the first one has already.
     write_lines(tmp_path / "in" / "8.jsonl", [make_row("0-0", sentences=200), make_row("8-0")])
     arguments = [str(tmp_path / "in"), "--collection", f"{load.name}-k", "--checkpoint", str(tmp_path / "checkpoint")]
