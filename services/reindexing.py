@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ BUILD_TIMEOUT_S = 6 * 3600.0
 SETTLE_S = 60.0
 SETTLE_PERIOD_S = 5.0
 DRAFT_FOLDER = "reindex"
-# How often it is tried whether the service has let go of the directory.
+# How often it is tried whether the service has let go of the directory, and how long it may take that it stops.
 WAIT_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,11 @@ async def reindex_directory(mover: Mover, directory: Path, owner_target: str) ->
         raise InvalidInput("model", f"{directory} was made with {old.fingerprint} already; there is nothing to move.")
     target = await _open_directory(draft, mover.made_by)
     told = False
+    stop_s = 0.0  # that an owner which does not answer has a right to; none before it has answered once
     try:
         while True:
-            source = await _open_source(directory, old, owner_target)
+            source = await _open_source(directory, old, owner_target, stop_s)
+            stop_s = STOP_TIMEOUT_S
             try:
                 await mover.catch_up(source, target)
             except Unavailable:
@@ -138,16 +142,20 @@ async def _open_directory(directory: Path, made_by: MadeBy) -> EmbeddedIndex:
     return await EmbeddedIndex.open(directory, dimension=made_by.dimension, fingerprint=made_by.fingerprint)
 
 
-async def _open_source(directory: Path, made_by: MadeBy, owner_target: str) -> VectorIndex:
-    """Open a directory; through its owner where there is one."""
-    try:
-        return await _open_directory(directory, made_by)
-    except InUse as error:
-        in_use = error
-    try:
-        return await RemoteIndex.connect(owner_target, dimension=made_by.dimension, fingerprint=made_by.fingerprint)
-    except Unavailable as error:
-        raise InUse(f"{in_use} (No index owner is at {owner_target}; name it by --index-target.)") from error
+async def _open_source(directory: Path, made_by: MadeBy, owner_target: str, stop_s: float) -> VectorIndex:
+    """Open a directory, through its owner where there is one; wait for ``stop_s`` where that is about to stop."""
+    give_up = time.monotonic() + stop_s
+    while True:
+        try:
+            return await _open_directory(directory, made_by)
+        except InUse as error:
+            in_use = error
+        try:
+            return await RemoteIndex.connect(owner_target, dimension=made_by.dimension, fingerprint=made_by.fingerprint)
+        except Unavailable as error:
+            if time.monotonic() >= give_up:
+                raise InUse(f"{in_use} (No index owner is at {owner_target}; name it by --index-target.)") from error
+        await asyncio.sleep(WAIT_PERIOD_S)
 
 
 @dataclass(frozen=True, slots=True)
