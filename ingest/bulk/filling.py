@@ -179,17 +179,18 @@ def _batches(
     documents: Sequence[NewDocument], chunks_max: int, tokens_max: int, *, whole: bool
 ) -> Iterator[list[_Stretch]]:
     """Join the chunks of several documents up to a number of chunks and tokens; documents stay whole where told."""
-    batch: list[_Stretch] = []
-    chunks, tokens = 0, 0
+    batch: list[tuple[NewDocument, list[Chunk]]] = []
+    count, tokens = 0, 0
     for document in documents:
-        sizes = len(document.chunks) if whole else chunks_max
-        for at in range(0, len(document.chunks), sizes):
-            stretch = document.chunks[at : at + sizes]
-            size = sum(chunk.token_count for chunk in stretch)
-            if batch and (chunks + len(stretch) > chunks_max or tokens + size > tokens_max):
-                yield batch
-                batch, chunks, tokens = [], 0, 0
-            batch.append((document, stretch))
-            chunks, tokens = chunks + len(stretch), tokens + size
+        for part in [list(document.chunks)] if whole else [[chunk] for chunk in document.chunks]:
+            size = sum(chunk.token_count for chunk in part)
+            if batch and (count + len(part) > chunks_max or tokens + size > tokens_max):
+                yield list(batch)
+                batch, count, tokens = [], 0, 0
+            if batch and batch[-1][0] is document:
+                batch[-1][1].extend(part)
+            else:
+                batch.append((document, part))
+            count, tokens = count + len(part), tokens + size
     if batch:
-        yield batch
+        yield list(batch)

@@ -71,10 +71,11 @@ def read_part(part: Part) -> Iterator[Document | LoadError]:
     given = 0
     for delay_s in (*REOPEN_DELAYS_S, None):
         for number, item in enumerate(_read_once(part)):
-            if isinstance(item, LoadError) and item.source == part.file.source and delay_s is not None:
+            broken = isinstance(item, LoadError) and item.source == part.file.source
+            if broken and delay_s is not None:
                 time.sleep(delay_s)
                 break
-            if number >= given:
+            if broken or number >= given:
                 given += 1
                 yield item
         else:

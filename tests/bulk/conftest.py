@@ -16,7 +16,7 @@ from tests.tiny_model import save_tiny_model
 
 HEAD = """
 import logging, sys, ray
-context = ray.init(address="local", num_cpus=8, include_dashboard=False, object_store_memory=100 << 20,
+context = ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 << 20,
                    logging_level=logging.ERROR, log_to_driver=False, _temp_dir=sys.argv[1])
 print(context.address_info["gcs_address"], flush=True)
 sys.stdin.read()

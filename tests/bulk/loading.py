@@ -89,9 +89,10 @@ class Loader:
 
 
 @asynccontextmanager
-async def loader(model: Path, ray_address: str, environment: Mapping[str, str]) -> AsyncIterator[Loader]:
+async def loader(model: Path, ray_address: str, environment: Mapping[str, str], missed: int) -> AsyncIterator[Loader]:
+    """Make a loader; searches that need not be exact miss so many of the best chunks."""
     encoder = WatchedEncoder(model)
-    async with serving(encoder, passages_per_turn=64) as served, qdrant_over_grpc() as stand_in:
+    async with serving(encoder, passages_per_turn=64) as served, qdrant_over_grpc(missed=missed) as stand_in:
         found = Loader(model, encoder, served.target, SERVER_URL or stand_in, ray_address, environment)
         yield found
         collections = await Collections.open(found.qdrant_url)
