@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from encoder.errors import MambaSearchError
+from encoder.errors import InvalidInput
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
@@ -57,5 +57,5 @@ def made_by(settings: BulkSettings, chunker: Chunker, tokenizer: Tokenizer) -> M
 def needed_url(settings: BulkSettings) -> str:
     """Give the Qdrant server's address."""
     if not settings.qdrant_url:
-        raise MambaSearchError("No Qdrant server is named; set MAMBASEARCH_QDRANT_URL, or give --qdrant-url.")
+        raise InvalidInput("qdrant_url", "No Qdrant server is named; set MAMBASEARCH_QDRANT_URL, or give --qdrant-url.")
     return settings.qdrant_url
