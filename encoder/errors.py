@@ -45,6 +45,10 @@ class IndexUnavailable(Unavailable):
     """The index cannot be reached, or does not answer."""
 
 
+class IndexMoved(IndexUnavailable):
+    """The name of the index leads to another one now: this one takes no more records, and has to be opened anew."""
+
+
 class JournalUnavailable(Unavailable):
     """The journal of ingestion cannot be reached, or does not answer."""
 

@@ -29,6 +29,7 @@ _CODES: dict[type[errors.MambaSearchError], grpc.StatusCode] = {
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.EncoderUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.IndexUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.IndexMoved: grpc.StatusCode.UNAVAILABLE,
     errors.JournalUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -40,22 +40,33 @@ def read_json_lines(
         number += 1
         place = f"{source}:{number}"
         if len(line) > LINE_BYTES_MAX:
-            _skip_line(stream)
-            message = f"{place} has more than {LINE_BYTES_MAX} bytes, the limit of a line; split the document."
-            yield LoadError(place, InvalidInput("text", message))
+            skip_line(stream)
+            yield too_long(place)
         elif line.strip():
             try:
-                yield _read_line(line, place, f"{name or source}:{number}")
+                yield read_line(line, place, f"{name or source}:{number}")
             except InvalidInput as error:
                 yield LoadError(place, error)
 
 
-def _skip_line(stream: BinaryIO) -> None:
-    while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
-        pass
+def skip_line(stream: BinaryIO) -> int:
+    """Read to the end of the line; say how many bytes that were."""
+    count = 0
+    while rest := stream.readline(1 << 20):
+        count += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return count
 
 
-def _read_line(line: bytes, place: str, default_id: str) -> Document:
+def too_long(place: str) -> LoadError:
+    """Refuse a line that is over the limit."""
+    message = f"{place} has more than {LINE_BYTES_MAX} bytes, the limit of a line; split the document."
+    return LoadError(place, InvalidInput("text", message))
+
+
+def read_line(line: bytes, place: str, default_id: str) -> Document:
+    """Read one line; :class:`InvalidInput` names ``place`` and the field that is wrong."""
     try:
         row = json.loads(line.removeprefix(_BOM).decode().rstrip())
     except UnicodeDecodeError as error:

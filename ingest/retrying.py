@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from encoder.errors import MambaSearchError, Overloaded, TimedOut, Unavailable
+from encoder.errors import IndexMoved, MambaSearchError, Overloaded, TimedOut, Unavailable
 
 # Waits between attempts, in seconds: together half a minute, which a restart of the encoder or the index takes.
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -26,6 +26,8 @@ async def with_retries(
     for delay_s in delays_s:
         try:
             return await call()
+        except IndexMoved:
+            raise  # for good: whoever holds the index has to open it anew
         except (Unavailable, TimedOut, Overloaded) as error:
             on_retry(error)
             await asyncio.sleep(max(delay_s, error.retry_after_s) if isinstance(error, Overloaded) else delay_s)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from encoder.client import EncoderClient
-from encoder.errors import EncoderUnavailable, MambaSearchError, TimedOut
+from encoder.errors import EncoderUnavailable, IndexMoved, MambaSearchError, TimedOut
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
 from ingest.index.interface import VectorIndex
@@ -34,7 +34,9 @@ class Backends(Generic[_Made]):
     """Holds what ``make`` makes of encoder and index, from their first meeting on.
 
     It stays while one of them is away: searching by words needs no encoder, and ingestion waits for both. It is
-    given up when the encoder comes back with another model.
+    given up when the encoder comes back with another model. Where the index's name comes to lead to another index, that
+    one is taken in its place; where that is another model's, this one is kept for those who still ask, and called
+    unhealthy.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class Backends(Generic[_Made]):
         self._made: _Made | None = None
         self._model = ""
         self._lost_index = False
+        self._moved = False
+        self._retired: VectorIndex | None = None  # searches that began before it was exchanged may still ask it
         self._problem: MambaSearchError | None = EncoderUnavailable("The service is starting; try again in a moment.")
 
     def get(self) -> _Made:
@@ -89,9 +93,10 @@ class Backends(Generic[_Made]):
     async def _disconnect(self) -> None:
         self._made = None
         self._problem = self._problem or EncoderUnavailable("The service is connecting anew; try again in a moment.")
-        if self._index is not None:
-            index, self._index = self._index, None
-            await index.close()
+        indexes, self._index, self._retired = (self._index, self._retired), None, None
+        for index in indexes:
+            if index is not None:
+                await index.close()
 
     async def _check(self) -> MambaSearchError | None:
         try:
@@ -102,6 +107,8 @@ class Backends(Generic[_Made]):
                     return await self._check_index() or error
                 if self._index is None or info.fingerprint != self._model:
                     await self._connect(info)
+                elif self._moved:
+                    await self._follow(info)
                 elif self._lost_index:
                     # An owner that was started again has to be told to open its index.
                     await (await self._open(info)).close()
@@ -117,6 +124,14 @@ class Backends(Generic[_Made]):
         self._model = info.fingerprint
         self._made = self._make(self._encoder, self._index)
 
+    async def _follow(self, info: EncoderInfo) -> None:
+        """Take the index that the name leads to now; raises, and keeps this one, where it is another model's."""
+        found = await self._open(info)
+        replaced, self._index, self._retired = self._retired, found, self._index
+        self._made, self._moved = self._make(self._encoder, found), False
+        if replaced is not None:
+            await replaced.close()
+
     async def _open(self, info: EncoderInfo) -> VectorIndex:
         fingerprint = index_fingerprint(info.fingerprint, self._chunker_fingerprint)
         return await self._open_index(info.dimension, fingerprint)
@@ -127,7 +142,7 @@ class Backends(Generic[_Made]):
         try:
             await self._index.stats()
         except MambaSearchError as error:
-            self._lost_index = True
+            self._lost_index, self._moved = True, isinstance(error, IndexMoved)
             return error
         self._lost_index = False
         return None

@@ -108,8 +108,8 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
     async def ListRecords(
         self, request: index_pb2.ListRecordsRequest, context: _Context
     ) -> index_pb2.ListRecordsResponse:
-        """Read a page of a tenant's records."""
-        records, following = await self._index.list_records(request.tenant, request.after, request.limit)
+        """Read a page of a tenant's records, or of all."""
+        records, following = await self._index.list_records(request.tenant or None, request.after, request.limit)
         return index_pb2.ListRecordsResponse(
             records=[wire.record_to_message(record) for record in records], next=following
         )

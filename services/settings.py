@@ -147,7 +147,11 @@ class QdrantSettings(Settings):
         None, description="Address of a Qdrant server to keep the index in. Default: the embedded engine."
     )
     qdrant_collection: str = Field(
-        "mamba-search", min_length=1, max_length=255, description="Name of the collection on the Qdrant server."
+        "mamba-search",
+        min_length=1,
+        max_length=240,
+        description="Alias of the collection on the Qdrant server, or its name. Where there is none, a collection is "
+        "made, and this its alias.",
     )
 
 
@@ -331,7 +335,15 @@ class UpSettings(
     )
 
 
-class CommandSettings(DeviceSettings, ChunkSettings, StateSettings):
+class CommandModelSettings(DeviceSettings, ChunkSettings):
+    """Which model commands run, where, and how."""
+
+    model: Path = Field(
+        DEFAULT_MODEL_FOLDER, description="Folder or hub id of the model that commands run. Default: the one shipped."
+    )
+
+
+class CommandSettings(CommandModelSettings, StateSettings):
     """The commands of ``mamba-search`` that ask a service, or do its work in their own process."""
 
     search_target: Target = Field("127.0.0.1:50051", description="Host and port of the search service.")
@@ -339,6 +351,7 @@ class CommandSettings(DeviceSettings, ChunkSettings, StateSettings):
     command_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="Longest wait of a command for one answer of a service."
     )
-    model: Path = Field(
-        DEFAULT_MODEL_FOLDER, description="Folder or hub id of the model that commands run. Default: the one shipped."
-    )
+
+
+class BulkSettings(CommandModelSettings, QdrantSettings):
+    """The commands that fill a whole index: ``mamba-search bulk-load`` and ``reindex``."""

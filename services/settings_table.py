@@ -24,6 +24,7 @@ PROCESSES: Mapping[str, type[settings.Settings]] = {
     "ingest": settings.IngestSettings,
     "index owner": settings.IndexOwnerSettings,
     "commands": settings.CommandSettings,
+    "bulk-load and reindex": settings.BulkSettings,
 }
 
 

@@ -85,7 +85,7 @@ async def opened_index(kind: str, tmp_path: Path) -> AsyncIterator[VectorIndex]:
                 opened = await ServerIndex.open(
                     SERVER_URL, collection=collection, dimension=DIMENSION, fingerprint=FINGERPRINT
                 )
-                stack.push_async_callback(opened._client.delete_collection, collection)
+                stack.push_async_callback(opened._client.delete_collection, opened._collection)
         stack.push_async_callback(opened.close)
         yield opened
 

@@ -5,7 +5,7 @@ Only the calls that the project makes. The answers are local mode's, so it prove
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, payload
 from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
 from qdrant_client.grpc.qdrant_pb2_grpc import QdrantServicer, add_QdrantServicer_to_server
-from qdrant_client.models import FilterSelector, Record
+from qdrant_client.models import AliasDescription, FilterSelector, Record
 
 
 class Root(QdrantServicer):
@@ -28,9 +28,10 @@ class Root(QdrantServicer):
 
 
 class Collections(CollectionsServicer):
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, statuses: Sequence[qdrant.CollectionStatus]) -> None:
         self._client = client
         self._made: dict[str, qdrant.CreateCollection] = {}
+        self._statuses = list(statuses)
 
     async def CollectionExists(self, request: Any, context: Any) -> qdrant.CollectionExistsResponse:  # noqa: N802
         exists = await self._client.collection_exists(request.collection_name)
@@ -46,18 +47,21 @@ class Collections(CollectionsServicer):
         return qdrant.CollectionOperationResponse(result=result)
 
     async def Get(self, request: Any, context: Any) -> qdrant.GetCollectionInfoResponse:  # noqa: N802
-        made = self._made[request.collection_name]
+        aliases = {alias.alias_name: alias.collection_name for alias in (await self._client.get_aliases()).aliases}
+        name = aliases.get(request.collection_name, request.collection_name)
+        made = self._made[name]
         info = qdrant.CollectionInfo(
-            status=qdrant.CollectionStatus.Green,
+            status=self._statuses.pop(0) if self._statuses else qdrant.CollectionStatus.Green,
             optimizer_status=qdrant.OptimizerStatus(ok=True),
             segments_count=1,
             config=qdrant.CollectionConfig(
                 params=qdrant.CollectionParams(
-                    shard_number=1,
+                    shard_number=made.shard_number or 1,
+                    replication_factor=made.replication_factor or 1,
                     vectors_config=made.vectors_config,
                     sparse_vectors_config=made.sparse_vectors_config,
                 ),
-                hnsw_config=qdrant.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
+                hnsw_config=qdrant.HnswConfigDiff(m=made.hnsw_config.m, ef_construct=100, full_scan_threshold=10_000),
                 optimizer_config=qdrant.OptimizersConfigDiff(
                     deleted_threshold=0.2, vacuum_min_vector_number=1000, default_segment_number=0, flush_interval_sec=5
                 ),
@@ -67,14 +71,33 @@ class Collections(CollectionsServicer):
         )
         return qdrant.GetCollectionInfoResponse(result=info)
 
+    async def Update(self, request: qdrant.UpdateCollection, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
+        self._made[request.collection_name].hnsw_config.MergeFrom(request.hnsw_config)
+        for name, value in request.metadata.items():
+            self._made[request.collection_name].metadata[name].CopyFrom(value)
+        return qdrant.CollectionOperationResponse(result=True)
+
+    async def UpdateAliases(self, request: qdrant.ChangeAliases, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
+        await self._client.update_collection_aliases(
+            [GrpcToRest.convert_alias_operations(action) for action in request.actions]
+        )
+        return qdrant.CollectionOperationResponse(result=True)
+
+    async def ListAliases(self, request: Any, context: Any) -> qdrant.ListAliasesResponse:  # noqa: N802
+        return _aliases((await self._client.get_aliases()).aliases)
+
+    async def ListCollectionAliases(self, request: Any, context: Any) -> qdrant.ListAliasesResponse:  # noqa: N802
+        return _aliases((await self._client.get_collection_aliases(request.collection_name)).aliases)
+
     async def Delete(self, request: Any, context: Any) -> qdrant.CollectionOperationResponse:  # noqa: N802
         await self._client.delete_collection(request.collection_name)
         return qdrant.CollectionOperationResponse(result=True)
 
 
 class Points(PointsServicer):
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, missed: int) -> None:
         self._client = client
+        self._missed = missed
 
     async def CreateFieldIndex(self, request: Any, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
         assert request.wait
@@ -130,10 +153,16 @@ class Points(PointsServicer):
             query=GrpcToRest.convert_query(request.query),
             using=request.using,
             query_filter=GrpcToRest.convert_filter(request.filter),
-            search_params=GrpcToRest.convert_search_params(request.params) if request.HasField("params") else None,
+            search_params=GrpcToRest.convert_search_params(request.params) if request.params.HasField("idf") else None,
             limit=request.limit,
+            with_vectors=list(request.with_vectors.include.names),
         )
-        return qdrant.QueryResponse(result=[RestToGrpc.convert_scored_point(hit) for hit in found.points])
+        hits = found.points if request.params.exact else found.points[self._missed :]
+        return qdrant.QueryResponse(result=[RestToGrpc.convert_scored_point(hit) for hit in hits])
+
+
+def _aliases(found: list[AliasDescription]) -> qdrant.ListAliasesResponse:
+    return qdrant.ListAliasesResponse(aliases=[RestToGrpc.convert_alias_description(alias) for alias in found])
 
 
 def _retrieved(point: Record) -> qdrant.RetrievedPoint:
@@ -147,13 +176,18 @@ def _done() -> qdrant.PointsOperationResponse:
 
 
 @asynccontextmanager
-async def qdrant_over_grpc(version: str = "1.20.0") -> AsyncIterator[str]:
-    """Serve; give the address as a user would, with the REST port that comes before the gRPC port."""
+async def qdrant_over_grpc(
+    version: str = "1.20.0", *, missed: int = 0, statuses: Sequence[qdrant.CollectionStatus] = ()
+) -> AsyncIterator[str]:
+    """Serve; give the address as a user would, with the REST port that comes before the gRPC port.
+
+    A search that need not be exact misses so many of the best hits; ``statuses`` are told before a collection is green.
+    """
     client = AsyncQdrantClient(location=":memory:")
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
     add_QdrantServicer_to_server(Root(version), server)
-    add_CollectionsServicer_to_server(Collections(client), server)
-    add_PointsServicer_to_server(Points(client), server)
+    add_CollectionsServicer_to_server(Collections(client, statuses), server)
+    add_PointsServicer_to_server(Points(client, missed), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -17,6 +17,7 @@ CASES = [
     (errors.Unavailable("Away."), grpc.StatusCode.UNAVAILABLE),
     (errors.EncoderUnavailable("Away."), grpc.StatusCode.UNAVAILABLE),
     (errors.IndexUnavailable("Away."), grpc.StatusCode.UNAVAILABLE),
+    (errors.IndexMoved("Elsewhere."), grpc.StatusCode.UNAVAILABLE),
     (errors.JournalUnavailable("Away."), grpc.StatusCode.UNAVAILABLE),
     (errors.TimedOut("Too slow."), grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.Overloaded("Full.", 1.25), grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -113,6 +113,23 @@ class DataDirectory:
             if folder != self.engine_folder(keep):
                 shutil.rmtree(folder)
 
+    def adopt(self, draft: Path) -> None:
+        """Let the index of another directory, on the same file system and open nowhere, be the one of this directory.
+
+        Until the manifest is replaced this directory has its own index, and the other one is whole, whatever happens.
+        """
+        old, new = read_manifest(self.path), read_manifest(draft)
+        if old is None or new is None:
+            raise IndexUnavailable(f"{self.path} or {draft} holds no index; nothing was changed.")
+        folder = self.engine_folder(old.engine_number + 1)
+        shutil.rmtree(folder, ignore_errors=True)
+        # Two names for the same files, of which one goes at the end: nothing is copied.
+        shutil.copytree(draft / f"{ENGINE_PREFIX}{new.engine_number}", folder, copy_function=os.link)
+        sync_tree(folder)
+        sync_file(self.path)
+        self.write_manifest(new.model_copy(update={"engine_number": old.engine_number + 1}))
+        self.remove_engines(keep=old.engine_number + 1)
+
     def check_write(self) -> None:
         """Raise :class:`StorageFull` before the disk is full."""
         self.check_space(self._write_bytes_min, "written")

@@ -127,7 +127,7 @@ class EmbeddedIndex:
         points.check_read("keys", len(keys))
         return records.committed(await self._run(lambda: self._engine.get_states(keys)))
 
-    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+    async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
         """Read a page of a tenant's records."""
         points.check_limit(limit, READ_MAX)
         start = points.page_start(after)
@@ -180,8 +180,12 @@ class EmbeddedIndex:
         """Write to the disk what only memory holds, where anything was written."""
         await self._run(lambda: self._engine.sync())
 
-    async def close(self) -> None:
-        """Flush, let go of the directory. A second call does nothing."""
+    async def give_way(self, draft: Path) -> None:
+        """Close, and have the index of another directory, which is closed, in the place of this one; then let go."""
+        await self.close(hand_over=lambda: self._directory.adopt(draft))
+
+    async def close(self, hand_over: Callable[[], None] | None = None) -> None:
+        """Flush, let go of the directory, before which ``hand_over`` is called. A second call does nothing."""
         if self._closed:
             return
         if self._optimization:
@@ -190,6 +194,8 @@ class EmbeddedIndex:
         self._closed = True
         try:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.close)
+            if hand_over:
+                await asyncio.to_thread(hand_over)
         finally:
             self._executor.shutdown(wait=False)
             self._directory.release()

@@ -100,9 +100,10 @@ class Engine:
         """Read what is known of documents."""
         return dict(points.read_state(payload) for payload in self._payloads([points.record_point_id(k) for k in keys]))
 
-    def list_records(self, tenant: str, start: str | None, limit: int) -> tuple[list[DocumentRecord], str]:
+    def list_records(self, tenant: str | None, start: str | None, limit: int) -> tuple[list[DocumentRecord], str]:
         """Read a page of records that begins with a point, and the point that the next page begins with."""
-        chosen = edge.Filter(must=[_match(points.TENANT, tenant), _match(points.KIND, points.KIND_RECORD)])
+        of_tenant = [] if tenant is None else [_match(points.TENANT, tenant)]
+        chosen = edge.Filter(must=[*of_tenant, _match(points.KIND, points.KIND_RECORD)])
         request = edge.ScrollRequest(offset=start, limit=limit, filter=chosen, with_payload=True)
         with _translated(self._folder):
             found, following = self._shard.scroll(request)

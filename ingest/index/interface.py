@@ -200,8 +200,8 @@ class VectorIndex(Protocol):
     async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
         """Read the records of the documents that are committed and not deleted."""
 
-    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
-        """Read a page of a tenant's records, and the token of the next page ("" at the end).
+    async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of a tenant's records (None: of all tenants'), and the token of the next page ("" at the end).
 
         ``after`` is "" for the first page, then the token. The order is the index's own, and stable: a record that is
         there all the while is on exactly one page.

@@ -75,14 +75,14 @@ class MemoryIndex:
         points.check_read("keys", len(keys))
         return records.committed({key: self._states[key] for key in keys if key in self._states})
 
-    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+    async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
         """Read a page of a tenant's records, in the order of the engine's points."""
         points.check_limit(limit, READ_MAX)
         start = points.page_start(after) or ""
         named = {
             points.record_point_id(key): record
             for key, record in records.committed(self._states).items()
-            if key.tenant == tenant
+            if tenant in (None, key.tenant)
         }
         found = sorted(name for name in named if name >= start)
         return [named[name] for name in found[:limit]], found[limit] if len(found) > limit else ""

@@ -111,7 +111,7 @@ class RemoteIndex:
         found = map(wire.record_from_message, response.records)
         return {record.key: record for record in found}
 
-    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+    async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
         """Read a page of a tenant's records."""
         points.check_limit(limit, READ_MAX)
         request = index_pb2.ListRecordsRequest(tenant=tenant, after=after, limit=limit)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Self
-from urllib.parse import urlsplit
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from encoder.errors import FingerprintMismatch, IndexUnavailable, InvalidInput, Overloaded, StorageFull, TimedOut
+from encoder.errors import IndexMoved, Overloaded, TimedOut
 from ingest.index import points, records
+from ingest.index.collections import Collections, MadeBy
 from ingest.index.interface import (
     READ_MAX,
     DocumentKey,
@@ -28,7 +25,9 @@ from ingest.index.interface import (
     SparseVector,
     StoredChunk,
 )
+from ingest.index.server_connection import translated
 from ingest.index.server_models import (
+    REVISION,
     chunk_point,
     chunks_below,
     chunks_of,
@@ -38,51 +37,40 @@ from ingest.index.server_models import (
     sparse_vector,
 )
 
-REST_PORT = 6333
-TIMEOUT_S = 30
 # Only two writers of one document can be in each other's way, and one of them is stale.
 CHANGE_ATTEMPTS_MAX = 10
-# The first where a conditional upsert can be kept from inserting; an older one would ignore that.
-SERVER_VERSION_MIN = (1, 17)
-# Of each write of a record or tombstone its own, so that the next one can be made on condition that none came between.
-REVISION = "revision"
-_INDEXED_FIELDS: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
-    points.KIND: models.PayloadSchemaType.KEYWORD,
-    points.TENANT: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
-    points.DOCUMENT_ID: models.PayloadSchemaType.KEYWORD,
-    points.GENERATION: models.PayloadSchemaType.INTEGER,
-    REVISION: models.PayloadSchemaType.UUID,
-}
 
 
 class ServerIndex:
     """Asks Qdrant through its client; every write waits until it is applied."""
 
-    def __init__(
-        self, client: AsyncQdrantClient, collection: str, *, service: str, dimension: int, fingerprint: str
-    ) -> None:
-        self.fingerprint = fingerprint
-        self.dimension = dimension
+    def __init__(self, client: AsyncQdrantClient, collection: str, *, name: str, service: str, made_by: MadeBy) -> None:
+        """``name`` is what the collection was asked for by: itself, or an alias that led to it."""
+        self.fingerprint = made_by.fingerprint
+        self.dimension = made_by.dimension
         self._client = client
         self._collection = collection
+        self._name = name
         self._service = service
 
     @classmethod
     async def open(cls, server: str | AsyncQdrantClient, *, collection: str, dimension: int, fingerprint: str) -> Self:
-        """Open a collection, or make it. ``server`` is an address, or a client of which the index then disposes.
+        """Open a collection, by its name or an alias, or make it.
 
-        An address names the REST port (6333 where it names none); gRPC is used, on the port after it.
+        ``server`` is an address, or a client of which the index then disposes. An address names the REST port (6333
+        where it names none); gRPC is used, on the port after it. The index stays with the collection that the alias
+        leads to now: where it comes to lead to another, records are no longer written (:class:`IndexMoved`).
         :class:`IndexUnavailable` where the server cannot be reached; :class:`FingerprintMismatch` where another model
         or chunker made the collection.
         """
-        client, service = (_connect(server), server) if isinstance(server, str) else (server, "local mode")
-        index = cls(client, collection, service=service, dimension=dimension, fingerprint=fingerprint)
+        collections = await Collections.open(server)
+        made_by = MadeBy(fingerprint, dimension)
         try:
-            await index._bind()
+            found = await collections.bind(collection, made_by)
         except BaseException:
-            await client.close()
+            await collections.close()
             raise
-        return index
+        return cls(collections.client, found, name=collection, service=collections.service, made_by=made_by)
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
         """Write chunks."""
@@ -116,8 +104,8 @@ class ServerIndex:
         points.check_read("keys", len(keys))
         return records.committed(await self._states(keys))
 
-    async def list_records(self, tenant: str, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
-        """Read a page of a tenant's records."""
+    async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
+        """Read a page of a tenant's records, or of all."""
         points.check_limit(limit, READ_MAX)
         start = points.page_start(after)
         async with self._translated():
@@ -175,7 +163,8 @@ class ServerIndex:
         return await self._search(sparse_vector(sparse), points.SPARSE, limit, scope, models.SearchParams(idf=corpus))
 
     async def stats(self) -> IndexStats:
-        """Count documents and chunks."""
+        """Count documents and chunks; :class:`IndexMoved` where the alias leads to another collection now."""
+        await self._check_current()
         document_count, chunk_count = [
             await self._count(models.Filter(must=[matching(points.KIND, kind)]))
             for kind in (points.KIND_RECORD, points.KIND_CHUNK)
@@ -189,57 +178,6 @@ class ServerIndex:
         """Close the connection."""
         await self._client.close()
 
-    async def _bind(self) -> None:
-        async with self._translated():
-            self._check_version((await self._client.info()).version)
-            if not await self._client.collection_exists(self._collection):
-                await self._create()
-            metadata = (await self._client.get_collection(self._collection)).config.metadata or {}
-            self._check_made_by(metadata)
-            for field, schema in _INDEXED_FIELDS.items():
-                await self._client.create_payload_index(self._collection, field, schema, wait=True)
-
-    def _check_version(self, version: str) -> None:
-        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-        if len(numbers) == len(SERVER_VERSION_MIN) and numbers < SERVER_VERSION_MIN:
-            oldest = ".".join(map(str, SERVER_VERSION_MIN))
-            raise IndexUnavailable(f"Qdrant on {self._service} is version {version}; {oldest} or newer is needed.")
-
-    def _check_made_by(self, metadata: models.Payload) -> None:
-        found = (metadata.get("fingerprint"), metadata.get("dimension"))
-        if found != (self.fingerprint, self.dimension):
-            raise FingerprintMismatch(
-                f"Collection {self._collection} on {self._service} was made with {found[0]} (dimension {found[1]}), "
-                f"but {self.fingerprint} (dimension {self.dimension}) is in use; use that model, or name another "
-                "collection and ingest again."
-            )
-        format_version = metadata.get("format_version", 1)
-        if format_version != points.FORMAT_VERSION:
-            raise IndexUnavailable(
-                f"Collection {self._collection} on {self._service} has format {format_version}; this version reads "
-                f"{points.FORMAT_VERSION}. Use the version of mamba-search that made it, or name another collection "
-                "and ingest again."
-            )
-
-    async def _create(self) -> None:
-        try:
-            await self._client.create_collection(
-                self._collection,
-                vectors_config={
-                    points.DENSE: models.VectorParams(size=self.dimension, distance=models.Distance.COSINE)
-                },
-                sparse_vectors_config={points.SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-                metadata={
-                    "format_version": points.FORMAT_VERSION,
-                    "fingerprint": self.fingerprint,
-                    "dimension": self.dimension,
-                },
-            )
-        except (grpc.RpcError, ApiException):
-            # Another process may have been faster; whose collection it is, the caller checks.
-            if not await self._client.collection_exists(self._collection):
-                raise
-
     async def _change(
         self, key: DocumentKey, change: records.Change
     ) -> tuple[records.RecordState | None, records.RecordState | None]:
@@ -248,6 +186,7 @@ class ServerIndex:
         The server keeps a write where nobody else wrote since this one read, and else drops it without a word: so it is
         read again whose write is there, and the change made anew where it is not this one.
         """
+        await self._check_current()
         before, revision = await self._state(key)
         for _ in range(CHANGE_ATTEMPTS_MAX):
             after = change(before)
@@ -262,6 +201,15 @@ class ServerIndex:
                 return before, after
             before = found
         raise Overloaded(f"Others keep writing the record of {key.document_id} of {key.tenant}; try again.", 1.0)
+
+    async def _check_current(self) -> None:
+        """Refuse to go on where the alias leads to another collection: what is written here, nobody would see."""
+        if self._name == self._collection:
+            return
+        async with self._translated():
+            aliases = (await self._client.get_collection_aliases(self._collection)).aliases
+        if self._name not in [alias.alias_name for alias in aliases]:
+            raise IndexMoved(f"Alias {self._name} on {self._service} no longer leads to {self._collection}; open anew.")
 
     async def _state(self, key: DocumentKey) -> tuple[records.RecordState | None, str]:
         """Read what is known of a document, and whose write that is ("" where nothing is known)."""
@@ -332,35 +280,5 @@ class ServerIndex:
         if result.status != models.UpdateStatus.COMPLETED:
             raise TimedOut(f"Qdrant on {self._service} accepted a write but did not apply it in time; try again.")
 
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except ResourceExhaustedResponse as error:
-            raise Overloaded(f"Qdrant on {self._service} refuses more: {error}.", error.retry_after_s) from error
-        except grpc.aio.AioRpcError as error:
-            details = error.details() or ""
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TimedOut(f"Qdrant on {self._service} gave no answer in {TIMEOUT_S} s; try again.") from error
-            raise self._failure(f"{error.code().name}: {details}") from error
-        except UnexpectedResponse as error:
-            raise self._failure(f"{error.status_code} {error.content[:300]!r}") from error
-        except (ApiException, QdrantException, OSError) as error:
-            raise self._failure(str(error) or type(error).__name__) from error
-
-    def _failure(self, reason: str) -> IndexUnavailable | StorageFull:
-        if "No space left" in reason:
-            return StorageFull(f"The disk of Qdrant on {self._service} is full ({reason}); free some space.")
-        return IndexUnavailable(
-            f"Qdrant on {self._service} failed or cannot be reached ({reason}); start it, or correct its address."
-        )
-
-
-def _connect(address: str) -> AsyncQdrantClient:
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInput("qdrant_url", f"qdrant_url is {address!r}; give an address as http://127.0.0.1:6333.")
-    port = parts.port or REST_PORT
-    return AsyncQdrantClient(
-        url=address, port=port, grpc_port=port + 1, prefer_grpc=True, timeout=TIMEOUT_S, check_compatibility=False
-    )
+    def _translated(self) -> AbstractAsyncContextManager[None]:
+        return translated(self._service)

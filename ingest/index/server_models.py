@@ -9,6 +9,9 @@ from qdrant_client import models
 from ingest.index import points
 from ingest.index.interface import DocumentKey, Generations, IndexedChunk, Scope, SparseVector
 
+# Of each write of a record or tombstone its own, so that the next one can be made on condition that none came between.
+REVISION = "revision"
+
 
 def chunk_point(indexed: IndexedChunk) -> models.PointStruct:
     """Write a chunk."""
@@ -30,9 +33,10 @@ def matching(field: str, value: str | int) -> models.FieldCondition:
     return models.FieldCondition(key=field, match=models.MatchValue(value=value))
 
 
-def records_of(tenant: str) -> models.Filter:
-    """Choose a tenant's records."""
-    return models.Filter(must=[matching(points.TENANT, tenant), matching(points.KIND, points.KIND_RECORD)])
+def records_of(tenant: str | None) -> models.Filter:
+    """Choose a tenant's records, or those of all."""
+    of_tenant = [] if tenant is None else [matching(points.TENANT, tenant)]
+    return models.Filter(must=[*of_tenant, matching(points.KIND, points.KIND_RECORD)])
 
 
 def among(values: Collection[int]) -> models.FieldCondition:

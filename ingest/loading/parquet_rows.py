@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from encoder.errors import InvalidInput
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+NO_PYARROW = "needs pyarrow to be read; install it: pip install 'mamba-search[documents]'."
 BATCH_BYTES = 16 * 1024 * 1024  # of values, about
 BATCH_ROWS_MAX = 1024
 COLUMNS_MAX = METADATA_FIELDS_MAX + len(FIELDS)
@@ -23,21 +24,26 @@ COLUMNS_MAX = METADATA_FIELDS_MAX + len(FIELDS)
 ROW_GROUP_BYTES_MAX = 4 * 1024 * 1024 * 1024
 
 
-def read_parquet(stream: BinaryIO, source: str, *, name: str) -> Iterator[Document | LoadError]:
+def read_parquet(
+    stream: BinaryIO, source: str, *, name: str, row_groups: Sequence[int] | None = None
+) -> Iterator[Document | LoadError]:
     """Read a file; a row without an id is named after ``name`` and its number from 1. Nulls are left out.
 
-    A bad row is one :class:`LoadError` with its number and field; what follows a broken place is lost, with one error.
+    With ``row_groups`` only these, which follow one another; rows keep the numbers that they have in the file. A bad
+    row is one :class:`LoadError` with its number and field; what follows a broken place is lost, with one error.
     """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise Unreadable("needs pyarrow to be read; install it: pip install 'mamba-search[documents]'.") from None
+        raise Unreadable(NO_PYARROW) from None
     number = 0
     try:
         with pq.ParquetFile(stream, pre_buffer=False) as file:
             fields = _read_schema(file.schema_arrow, source)
-            for batch in file.iter_batches(_batch_rows(file, source), use_threads=False):
+            groups = range(file.num_row_groups) if row_groups is None else row_groups
+            number = sum(file.metadata.row_group(index).num_rows for index in range(min(groups, default=0)))
+            for batch in file.iter_batches(_batch_rows(file, source), row_groups=groups, use_threads=False):
                 columns = [_in_microseconds(column) for column in batch.columns]
                 for row in range(batch.num_rows):
                     number += 1
@@ -48,6 +54,21 @@ def read_parquet(stream: BinaryIO, source: str, *, name: str) -> Iterator[Docume
     except (pa.ArrowException, OSError, MemoryError) as error:
         message = f"{source} is not Parquet that can be read, after row {number} ({str(error)[:300]}); write it anew."
         yield LoadError(source, InvalidInput("text", message))
+
+
+def row_group_bytes(stream: BinaryIO, source: str) -> list[int]:
+    """Give the size of each row group, as it is in memory; raises :class:`Unreadable` where it is no Parquet."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise Unreadable(NO_PYARROW) from None
+    try:
+        with pq.ParquetFile(stream, pre_buffer=False) as file:
+            _read_schema(file.schema_arrow, source)
+            return [file.metadata.row_group(index).total_byte_size for index in range(file.num_row_groups)]
+    except pa.ArrowException as error:
+        raise Unreadable(f"is not Parquet that can be read ({str(error)[:300]}); write it anew.") from None
 
 
 def _batch_rows(file: pq.ParquetFile, source: str) -> int:

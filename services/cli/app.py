@@ -12,12 +12,14 @@ import typer
 import typer.core
 
 from encoder.errors import InvalidInput, MambaSearchError
+from services.cli.bulk_load import bulk_load
 from services.cli.convert import convert
 from services.cli.encode import encode
 from services.cli.evaluate import evaluate
 from services.cli.fit_fusion import fit_fusion
 from services.cli.ingest import ingest
 from services.cli.mine import mine
+from services.cli.reindex import reindex
 from services.cli.search import search
 from services.cli.train import train
 from services.cli.up import up
@@ -75,7 +77,7 @@ def _make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    for command in (up, ingest, search, encode, evaluate, convert, train, mine, fit_fusion):
+    for command in (up, ingest, bulk_load, reindex, search, encode, evaluate, convert, train, mine, fit_fusion):
         app.command(cls=_Command)(command)
     return app
 

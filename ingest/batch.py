@@ -1,0 +1,326 @@
+"""A bulk load on Ray Data: parts are read and cut, encoded, and written by pools of actors, on one machine or many.
+
+Bundles of documents go from stage to stage through Ray's object store, which holds back whoever is too fast. The
+process that starts a load learns what became of each bundle, and writes down each part that is finished. Reading is
+our own (``ingest.bulk.parts``), not Ray Data's: a bad row must be one dead letter, and a part must be known by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import secrets
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from encoder.errors import MambaSearchError, Unavailable
+from encoder.interface import Encoder
+from encoder.tokenizer import Tokenizer
+from ingest.bulk.checkpoint import Checkpoint, PartOutcome, Totals
+from ingest.bulk.cutting import BUNDLE_TOKENS, Cutter
+from ingest.bulk.documents import Bundle, DeadLetter
+from ingest.bulk.filling import DocumentEncoder, write_documents
+from ingest.bulk.parts import Part
+from ingest.bulk.seen import SeenKeys
+from ingest.chunk_encoding import ChunkEncoding, make_chunk_encoder
+from ingest.chunking import Chunker
+from ingest.index.interface import VectorIndex
+
+if TYPE_CHECKING:
+    import ray.data
+
+COLUMN = "bundle"
+
+
+class EncoderFactory(Protocol):
+    """Makes an encoder, in the process and the event loop that use it. Travels there pickled."""
+
+    def __call__(self) -> Encoder:
+        """Load the model, or connect to it."""
+
+
+IndexFactory = Callable[[], Awaitable[VectorIndex]]  # travels pickled, too
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """How many actors each stage has, and what each reserves."""
+
+    readers: int = 1
+    encoders: int = 1
+    encoder_cpus: float = 1
+    encoder_gpus: float = 0
+    writers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What the stages do."""
+
+    model: Path  # folder or hub id, of which tokenizer and chunks are
+    chunk_encoding: ChunkEncoding
+    fingerprint: str  # of the index, which the encoders have to match
+    dimension: int
+    make_encoder: EncoderFactory
+    open_index: IndexFactory
+    bundle_tokens: int = BUNDLE_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load came to."""
+
+    totals: Totals
+    failures: Mapping[str, str]  # parts that could not be read to their end, and why
+
+
+@contextmanager
+def joined_ray(address: str | None) -> Iterator[None]:
+    """Join the Ray cluster at an address ("auto": that of this machine), or start one here that nobody else reaches.
+
+    :class:`Unavailable` where there is none. At the end it is left, or stopped.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # noqa: TID251 - written for Ray, before its import
+    if address is None:
+        # Whoever reaches Ray's ports can run code: a secret of this run, and this machine's address is loopback.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.update(token | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})  # noqa: TID251
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="mamba-ray-", ignore_cleanup_errors=True) as directory:
+        local: dict[str, Any] = {} if address else {"include_dashboard": False, "_temp_dir": directory}
+        try:
+            ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise Unavailable(f"Ray at {address or 'this machine'} cannot be reached ({error}); start it.") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def load(
+    parts: Sequence[Part],
+    stages: Stages,
+    pools: Pools,
+    checkpoint: Checkpoint,
+    ray_address: str | None,
+    report: Callable[[Totals, int], None],
+) -> Loaded:
+    """Load the parts that are not finished; ``report`` is told totals and finished parts as they grow.
+
+    Where there are any, it is done on the Ray at ``ray_address``, as :func:`joined_ray` joins it. Raises what a stage
+    raised, once no other bundle is under way: the load can go on later. What could not be read to its end is not
+    finished, either; the rest is loaded, and it is told.
+    """
+    finished = checkpoint.finished()
+    tally = _Tally(checkpoint, sum_totals(finished.values()), len(finished), report)
+    pending = [(number, part) for number, part in enumerate(parts) if number not in finished]
+    if pending:
+        with joined_ray(ray_address):
+            _run(pending, stages, pools, tally, checkpoint.hashes())
+    return Loaded(tally.totals, tally.failures)
+
+
+def _run(
+    pending: Sequence[tuple[int, Part]], stages: Stages, pools: Pools, tally: _Tally, seen_before: Iterator[bytes]
+) -> None:
+    import ray
+
+    seen: Any = ray.remote(num_cpus=0)(_Seen).remote()
+    try:
+        for hashes in _grouped(seen_before):
+            ray.get(seen.add.remote(hashes))
+        for row in _pipeline(pending, stages, pools, seen).iter_rows():
+            tally.add(pickle.loads(row[COLUMN]))  # noqa: S301 - our own, of a moment ago
+    except ray.exceptions.RayError as error:
+        raise _cause(error) from error
+
+
+def sum_totals(found: Iterable[Totals]) -> Totals:
+    """Add up the totals of parts."""
+    total = Totals()
+    for one in found:
+        total = total.plus(one)
+    return total
+
+
+def _pipeline(numbered: Sequence[tuple[int, Part]], stages: Stages, pools: Pools, seen: Any) -> ray.data.Dataset:  # noqa: ANN401 - an actor's handle
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+    def pool(size: int) -> ray.data.ActorPoolStrategy:
+        return ray.data.ActorPoolStrategy(size=size)
+
+    # A block per part: what a reader takes next is decided when it is free.
+    rows = [{"part": pickle.dumps(one)} for one in numbered]
+    dataset: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    dataset = dataset.flat_map(_Cut, fn_constructor_args=(stages, seen), compute=pool(pools.readers), num_cpus=1)
+    dataset = dataset.map_batches(
+        _Encode,
+        fn_constructor_args=(stages,),
+        batch_size=1,
+        compute=pool(pools.encoders),
+        num_cpus=pools.encoder_cpus,
+        num_gpus=pools.encoder_gpus,
+    )
+    return dataset.map_batches(
+        _Write, fn_constructor_args=(stages,), batch_size=1, compute=pool(pools.writers), num_cpus=1
+    )
+
+
+class _Seen:
+    """The actor that knows which row has an id: one for all readers."""
+
+    def __init__(self) -> None:
+        self._keys = SeenKeys()
+
+    def add(self, hashes: Sequence[bytes]) -> None:
+        self._keys.add(hashes)
+
+    def claim(self, claims: Sequence[tuple[bytes, str]]) -> list[str]:
+        return self._keys.claim(claims)
+
+
+class _Cut:
+    """A reader: a row with a part becomes rows with its bundles."""
+
+    def __init__(self, stages: Stages, seen: Any) -> None:  # noqa: ANN401 - an actor's handle
+        import ray
+
+        chunker = Chunker(Tokenizer.load(stages.model))
+        self._cutter = Cutter(chunker, lambda claims: ray.get(seen.claim.remote(claims)), stages.bundle_tokens)
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        number, part = pickle.loads(row["part"])  # noqa: S301 - our own
+        for bundle in self._cutter.cut(number, part):
+            yield {COLUMN: pickle.dumps(bundle)}
+
+
+class _Encode:
+    """An encoder. Ray Data runs several calls of it at once in one event loop."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._making = asyncio.Lock()
+        self._encoder: DocumentEncoder | None = None
+
+    async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        async with self._making:
+            if self._encoder is None:  # made in the loop that uses it
+                self._encoder = await self._make()
+        bundle: Bundle = pickle.loads(batch[COLUMN][0])  # noqa: S301
+        await self._encoder.encode(bundle.documents)
+        for document in bundle.documents:
+            if document.error is not None:
+                record = document.record
+                bundle.dead.append(DeadLetter(record.source, record.document_id, "encode", str(document.error)))
+        bundle.documents = [document for document in bundle.documents if document.error is None]
+        return {COLUMN: [pickle.dumps(bundle)]}
+
+    async def _make(self) -> DocumentEncoder:
+        stages = self._stages
+        tokenizer = Tokenizer.load(stages.model)
+        made = DocumentEncoder(stages.make_encoder(), make_chunk_encoder(stages.chunk_encoding, tokenizer))
+        await made.check(stages.fingerprint, stages.dimension, Chunker(tokenizer))
+        return made
+
+
+class _Write:
+    """A writer; gives back what became of each bundle, without its documents."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._open_index = stages.open_index
+        self._opening = asyncio.Lock()
+        self._index: VectorIndex | None = None
+
+    async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        async with self._opening:
+            if self._index is None:
+                self._index = await self._open_index()
+        bundle: Bundle = pickle.loads(batch[COLUMN][0])  # noqa: S301
+        await write_documents(self._index, bundle.documents)
+        totals = Totals(
+            documents=len(bundle.documents),
+            chunks=sum(document.record.chunk_count for document in bundle.documents),
+            tokens=sum(document.record.token_count for document in bundle.documents),
+            dead=len(bundle.dead),
+        )
+        bundle.documents = []
+        return {COLUMN: [pickle.dumps((bundle, totals))]}
+
+
+@dataclass(slots=True)
+class _Arriving:
+    """A part of which bundles have come."""
+
+    outcome: PartOutcome = field(default_factory=PartOutcome)
+    numbers: set[int] = field(default_factory=set)
+    count: int | None = None  # of all its bundles, once the last one has come
+
+
+class _Tally:
+    """Puts together what comes in any order, and writes down what is finished."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, totals: Totals, parts: int, report: Callable[[Totals, int], None]
+    ) -> None:
+        self.totals = totals
+        self.failures: dict[str, str] = {}
+        self._checkpoint = checkpoint
+        self._parts = parts
+        self._report = report
+        self._arriving: dict[int, _Arriving] = {}
+
+    def add(self, arrived: tuple[Bundle, Totals]) -> None:
+        bundle, totals = arrived
+        part = self._arriving.setdefault(bundle.part, _Arriving())
+        if bundle.number in part.numbers:
+            return  # Ray has done it twice
+        part.numbers.add(bundle.number)
+        part.outcome.totals = part.outcome.totals.plus(totals)
+        part.outcome.hashes += bundle.hashes
+        part.outcome.dead += bundle.dead
+        self.totals = self.totals.plus(totals)
+        if bundle.failure:
+            self.failures[self._checkpoint.plan.parts[bundle.part]] = bundle.failure
+        if bundle.last:
+            part.count = bundle.number + 1
+        if len(part.numbers) == part.count:
+            del self._arriving[bundle.part]
+            if self._checkpoint.plan.parts[bundle.part] not in self.failures:
+                self._checkpoint.finish(bundle.part, part.outcome)
+                self._parts += 1
+        self._report(self.totals, self._parts)
+
+
+def _grouped(hashes: Iterator[bytes], size: int = 65_536) -> Iterator[list[bytes]]:
+    group: list[bytes] = []
+    for one in hashes:
+        group.append(one)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _cause(error: BaseException) -> MambaSearchError:
+    """Find what a stage raised in what Ray has wrapped around it."""
+    found: BaseException | None = error
+    for _ in range(16):
+        if found is None or isinstance(found, MambaSearchError):
+            break
+        found = getattr(found, "cause", None) or found.__cause__ or found.__context__
+    return found if isinstance(found, MambaSearchError) else Unavailable(f"Ray failed ({str(error)[:500]}).")
