@@ -91,8 +91,8 @@ async def test_collection_of_another_format_is_refused() -> None:
 
 
 async def test_server_without_conditional_updates_is_refused() -> None:
-    async with qdrant_over_grpc(version="1.15.5") as address:
-        with pytest.raises(IndexUnavailable, match=r"is version 1\.15\.5; 1\.16 or newer is needed"):
+    async with qdrant_over_grpc(version="1.16.3") as address:
+        with pytest.raises(IndexUnavailable, match=r"is version 1\.16\.3; 1\.17 or newer is needed"):
             await ServerIndex.open(address, collection="c", dimension=DIMENSION, fingerprint=FINGERPRINT)
 
 
