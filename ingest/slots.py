@@ -51,7 +51,11 @@ class Slot:
 
     def indexed(self, chunk: Chunk, embedding: NDArray[np.float32]) -> IndexedChunk:
         """Say what the index gets of one of its chunks; ``embedding`` is ``(d,)``."""
-        stored = StoredChunk(
+        return IndexedChunk(self.stored(chunk), embedding, self.sparse[chunk.chunk_index])
+
+    def stored(self, chunk: Chunk) -> StoredChunk:
+        """Say what the index keeps of one of its chunks."""
+        return StoredChunk(
             tenant=self.key.tenant,
             document_id=self.key.document_id,
             generation=self.generation,
@@ -64,7 +68,6 @@ class Slot:
             token_count=chunk.token_count,
             text=chunk.text,
         )
-        return IndexedChunk(stored, embedding, self.sparse[chunk.chunk_index])
 
 
 Batch = list[tuple[Slot, Chunk]]
