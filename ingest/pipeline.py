@@ -67,7 +67,9 @@ class Ingestor:
         self._retry_delays_s = retry_delays_s
         self._locks = DocumentLocks()
         self._preparer = Preparer(index, journal, chunker, self._retry)
-        self._writer = Writer(encoder, self._chunk_encoder, index, journal, self._retry, self._report_written)
+        self._writer = Writer(
+            encoder, self._chunk_encoder, index, journal, self._retry, self._report_encoded, self._report_written
+        )
         self._committer = Committer(index, journal, self._retry, collect_after_s)
         self.progress = Progress()
 
@@ -156,6 +158,10 @@ class Ingestor:
         except BaseException:
             self._let_go(slots)
             raise
+        self._report(
+            bytes_cut=self.progress.bytes_cut + sum(slot.text_bytes for slot in slots),
+            chunks_cut=self.progress.chunks_cut + sum(len(slot.chunks) for slot in slots),
+        )
         return slots
 
     def _let_go(self, slots: Sequence[Slot]) -> None:
@@ -177,6 +183,11 @@ class Ingestor:
 
     async def _retry(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         return await with_retries(call, self._retry_delays_s, lambda _: self._report(retries=self.progress.retries + 1))
+
+    def _report_encoded(self, chunks: int, tokens: int) -> None:
+        self._report(
+            chunks_encoded=self.progress.chunks_encoded + chunks, tokens_encoded=self.progress.tokens_encoded + tokens
+        )
 
     def _report_written(self, chunks: int, tokens: int) -> None:
         self._report(chunks=self.progress.chunks + chunks, tokens=self.progress.tokens + tokens)

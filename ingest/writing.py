@@ -27,14 +27,16 @@ class Writer:
         index: VectorIndex,
         journal: Journal,
         retry: Retry,
+        on_encoded: Callable[[int, int], None],
         on_written: Callable[[int, int], None],
     ) -> None:
-        """``on_written`` is told how many chunks and tokens have been written."""
+        """``on_encoded`` and ``on_written`` are told how many chunks and tokens have been encoded, and written."""
         self._encoder = encoder
         self._chunk_encoder = chunk_encoder
         self._index = index
         self._journal = journal
         self._retry = retry
+        self._on_encoded = on_encoded
         self._on_written = on_written
 
     async def write(self, batch: Batch) -> None:
@@ -71,6 +73,7 @@ class Writer:
             ChunkedDocument(part[0][0].title, [chunk.text for _, chunk in part]) for part in split_by_document(batch)
         ]
         embeddings = await self._retry(lambda: self._chunk_encoder.encode(self._encoder, documents))
+        self._on_encoded(len(batch), sum(chunk.token_count for _, chunk in batch))
         sparse = await asyncio.to_thread(lambda: [sparse_passage(passage) for passage in passages])
         vectors = zip(embeddings, sparse, strict=True)
         points = [IndexedChunk(slot.stored(chunk), *pair) for (slot, chunk), pair in zip(batch, vectors, strict=True)]
