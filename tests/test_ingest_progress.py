@@ -89,7 +89,7 @@ async def test_progress_is_shown(terminal: bool, monkeypatch: pytest.MonkeyPatch
     tally.follow(Progress(bytes_cut=10, chunks_cut=2, chunks_encoded=1, retries=3))
     async with showing(tally, console):
         async with asyncio.timeout(30):
-            while "committed" not in shown_by(console):
+            while "committed" not in shown_by(console):  # noqa: ASYNC110 - a console tells nobody
                 await asyncio.sleep(0.01)
     told = shown_by(console)
     for part in ("read", "2 of about 3 documents", "chunk", "2 of about 6 chunks", "encode", "1 of about 6 chunks"):

@@ -44,10 +44,13 @@ async def tell_of_changes(folder: Path, changed: asyncio.Event) -> None:
             if identity := identity_of(folder):
                 watching = awatch(folder, watch_filter=concerns_us, rust_timeout=_ALIVE_MS, yield_on_timeout=True)
                 async with aclosing(watching) as events:
+                    is_first = True  # something may have come before it was watched
                     async for changes in events:
-                        if changes:
+                        if changes or is_first:
                             changed.set()
-                        if identity_of(folder) != identity:
+                        is_first = False
+                        # Who moves away is not watched any more, also where it comes back at once.
+                        if identity_of(folder) != identity or str(folder) in {path for _, path in changes}:
                             break
                 changed.set()
         except FileNotFoundError:  # a folder in it vanished at the start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import threading
@@ -127,7 +126,7 @@ async def _watch(
     assert task
     # As Ctrl-C does, for those that are started by a service manager.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    where = os.path.realpath(data_dir) if data_dir else settings.ingest_target
+    where = data_dir or settings.ingest_target
     async with _target(settings, data_dir, tally) as target:
         await follow(folder, where, target, tally, refusals, prune=prune)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -49,9 +50,10 @@ def check_watched(sources: list[str]) -> Path:
     return Path(sources[0]).resolve()
 
 
-def state_path(folder: Path, where: str) -> Path:
-    """Name the file that notes what a folder has given to an index, which ``where`` names."""
-    digest = hashlib.sha256(f"{where}\0{folder}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def state_path(folder: Path, where: Path | str) -> Path:
+    """Name the file that notes what a folder has given to an index: that of a directory, or of a worker."""
+    named = where.resolve() if isinstance(where, Path) else where
+    digest = hashlib.sha256(f"{named}\0{folder}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return platformdirs.user_state_path("mamba-search", appauthor=False) / "watched" / f"{digest}.sqlite"
 
 
@@ -71,44 +73,42 @@ class Follower:
         """Bring in what is there, then what changes, until cancelled. What is away for a time is waited for."""
         changed = asyncio.Event()
         hints = asyncio.create_task(tell_of_changes(self._folder.root, changed))
-        failures = 0
         try:
             async with showing(self._tally, self._console):
-                failures = await self._round(changed, failures)
+                look = await self._bring_up_to_date(changed)
             self._console.print(f"watching {self._folder.root}; Ctrl-C ends", markup=False, soft_wrap=True)
             while True:
-                failures = await self._round(changed, failures)
+                if look.is_waiting:
+                    await asyncio.sleep(SOON_S)
+                else:
+                    await _wait(changed, UNTOLD_S)
+                look = await self._bring_up_to_date(changed)
         finally:
             hints.cancel()
             await asyncio.gather(hints, return_exceptions=True)
 
-    async def _round(self, changed: asyncio.Event, failures: int) -> int:
-        """Look, do what is to be done, wait for the next reason to look; say how often in a row a service was away."""
-        began = time.monotonic()
-        changed.clear()
-        look = await asyncio.to_thread(self._folder.look, self._now())
-        look_s = time.monotonic() - began
-        self._tell_away(look)
-        for error in look.errors:
-            self._refusals.tell(Receipt("", error.source, Outcome.REJECTED, error=error.error))
-        try:
-            await self._catch_up(look)
-        except _PASSING as error:
-            self._tally.give_up()
-            wait_s = min(2.0**failures, RETRY_S_MAX)
-            self._console.print(f"{error} Trying again in {wait_s:.0f} s.", markup=False, soft_wrap=True)
-            await asyncio.sleep(wait_s)
-            return failures + 1
-        if look.is_waiting:
-            await asyncio.sleep(max(SOON_S, look_s / LOOKS_SHARE))
-            return 0
-        await asyncio.sleep(look_s / LOOKS_SHARE)
-        try:
-            async with asyncio.timeout(UNTOLD_S):
-                await changed.wait()
-        except TimeoutError:
-            pass
-        return 0
+    async def _bring_up_to_date(self, changed: asyncio.Event) -> Look:
+        """Look and do what is to be done, as often as it takes."""
+        failures = 0
+        while True:
+            changed.clear()
+            began = time.monotonic()
+            look = await asyncio.to_thread(self._folder.look, self._now())
+            look_s = time.monotonic() - began
+            self._tell_away(look)
+            for error in look.errors:
+                self._refusals.tell(Receipt("", error.source, Outcome.REJECTED, error=error.error))
+            try:
+                await self._catch_up(look)
+            except _PASSING as error:
+                self._tally.give_up()
+                wait_s = min(2.0**failures, RETRY_S_MAX)
+                self._console.print(f"{error} Trying again in {wait_s:.0f} s.", markup=False, soft_wrap=True)
+                failures += 1
+                await asyncio.sleep(wait_s)
+            else:
+                await asyncio.sleep(look_s / LOOKS_SHARE)
+                return look
 
     async def _catch_up(self, look: Look) -> None:
         ingested, updated, rejected = self._tally.ingested, self._tally.updated, self._tally.rejected
@@ -162,7 +162,15 @@ class Follower:
         return time.monotonic() - self._started
 
 
-async def follow(folder: Path, where: str, target: Target, tally: Tally, refusals: Refusals, *, prune: bool) -> None:
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+
+
+async def follow(
+    folder: Path, where: Path | str, target: Target, tally: Tally, refusals: Refusals, *, prune: bool
+) -> None:
     """Follow a folder until cancelled; ``where`` names the index."""
     with closing(FolderState(state_path(folder, where), f"{folder} (into {where})")) as state:
         await Follower(WatchedFolder(folder, state, prune=prune), target, tally, refusals).follow()
