@@ -1,6 +1,7 @@
 """Qdrant's gRPC services in front of qdrant-client's local mode: what travels to a server really travels.
 
-Only the calls that the project makes. The answers are local mode's, so it proves the way there, not a server.
+Only the calls that the project makes. The answers are local mode's, filters by columns (``field_columns``), so it
+proves the way there, not a server.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, payload
 from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
 from qdrant_client.grpc.qdrant_pb2_grpc import QdrantServicer, add_QdrantServicer_to_server
+from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.models import FilterSelector, Record
+
+from tests.field_columns import FieldColumns
 
 
 class Root(QdrantServicer):
@@ -28,8 +32,9 @@ class Root(QdrantServicer):
 
 
 class Collections(CollectionsServicer):
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, columns: dict[str, FieldColumns]) -> None:
         self._client = client
+        self._columns = columns
         self._made: dict[str, qdrant.CreateCollection] = {}
 
     async def CollectionExists(self, request: Any, context: Any) -> qdrant.CollectionExistsResponse:  # noqa: N802
@@ -43,6 +48,8 @@ class Collections(CollectionsServicer):
             vectors_config=GrpcToRest.convert_vectors_config(request.vectors_config),
             sparse_vectors_config=GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config),
         )
+        assert isinstance(self._client._client, AsyncQdrantLocal)
+        self._columns[request.collection_name] = FieldColumns(self._client._client.collections[request.collection_name])
         return qdrant.CollectionOperationResponse(result=result)
 
     async def Get(self, request: Any, context: Any) -> qdrant.GetCollectionInfoResponse:  # noqa: N802
@@ -73,8 +80,9 @@ class Collections(CollectionsServicer):
 
 
 class Points(PointsServicer):
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, columns: dict[str, FieldColumns]) -> None:
         self._client = client
+        self._columns = columns
 
     async def CreateFieldIndex(self, request: Any, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
         assert request.wait
@@ -82,13 +90,15 @@ class Points(PointsServicer):
 
     async def Upsert(self, request: qdrant.UpsertPoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
         assert request.wait
+        points = [GrpcToRest.convert_point_struct(point) for point in request.points]
         await self._client.upsert(
             request.collection_name,
-            [GrpcToRest.convert_point_struct(point) for point in request.points],
+            points,
             update_filter=GrpcToRest.convert_filter(request.update_filter)
             if request.HasField("update_filter")
             else None,
         )
+        self._columns[request.collection_name].written(point.id for point in points)
         return _done()
 
     async def Delete(self, request: qdrant.DeletePoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
@@ -99,6 +109,7 @@ class Points(PointsServicer):
         else:
             chosen = [GrpcToRest.convert_point_id(point_id) for point_id in request.points.points.ids]
         await self._client.delete(request.collection_name, chosen)
+        self._columns[request.collection_name].deleted()
         return _done()
 
     async def Count(self, request: qdrant.CountPoints, context: Any) -> qdrant.CountResponse:  # noqa: N802
@@ -149,8 +160,9 @@ async def qdrant_over_grpc(version: str = "1.20.0") -> AsyncIterator[str]:
     client = AsyncQdrantClient(location=":memory:")
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
     add_QdrantServicer_to_server(Root(version), server)
-    add_CollectionsServicer_to_server(Collections(client), server)
-    add_PointsServicer_to_server(Points(client), server)
+    columns: dict[str, FieldColumns] = {}
+    add_CollectionsServicer_to_server(Collections(client, columns), server)
+    add_PointsServicer_to_server(Points(client, columns), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
