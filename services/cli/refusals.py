@@ -50,7 +50,8 @@ class Refusals:
             self.file.write(json.dumps(row, ensure_ascii=True) + "\n")
             self.file.flush()
         if self.count <= TOLD_MAX:
-            self.console.print(f"refused: {name}: {reason}", markup=False, soft_wrap=True)
+            named = reason if reason.startswith(name) else f"{name}: {reason}"
+            self.console.print(f"refused: {named}", markup=False, soft_wrap=True)
         elif self.count == TOLD_MAX + 1:
             self.console.print("refused: more, which are counted, and grouped at the end", soft_wrap=True)
         kind = kind_of(receipt)
