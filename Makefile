@@ -20,7 +20,7 @@ LENGTH_SETS ?= encoder/evaluation/datasets/squad_xquad_en
 HAYSTACK ?= datasets/evidence_inference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-context prove-length prove-ingest-speed prove-ingest-memory prove-append prove-crashes prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes paper-runs paper-length paper-needle paper-speed paper-plots clean
+.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-context prove-length prove-ingest-speed prove-ingest-memory prove-append prove-crashes prove-reader prove-document-memory prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes paper-runs paper-length paper-needle paper-speed paper-plots clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -89,8 +89,14 @@ prove-ingest-memory: setup  ## Fail unless ingesting 100,000 documents needs har
 prove-append: setup  ## Fail unless adding 1 % to a document of 200K tokens costs under 5 % of ingesting it; takes minutes.
 	$(BIN)/python tests/benchmarks/append_cost.py
 
-prove-crashes: setup  ## Fail unless 200 kills of worker, encoder, index owner and node lose, double and leave nothing.
+prove-crashes: setup  ## Fail unless 200 kills of workers, encoder, index owner and node, at all points, lose, double and leave nothing.
 	$(BIN)/python -m tests.benchmarks.crashes.killing --kills 200 --documents 500
+
+prove-reader: setup  ## Fail unless a document replaced 200 times is found whole, in one version, by every search.
+	$(BIN)/python -m tests.benchmarks.replacing.replacing --replacements 200
+
+prove-document-memory: setup  ## Fail unless a document of 10M tokens is ingested in bounded memory.
+	$(BIN)/python -m tests.benchmarks.document_memory
 
 prove-bm25: setup  ## Fail unless BM25 here agrees with an independent implementation over DATASETS.
 	$(BIN)/python tests/benchmarks/compare_bm25.py $(wildcard $(DATASETS)/*/)

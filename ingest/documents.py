@@ -65,6 +65,8 @@ def check_document(document: Document) -> None:
     """Raise :class:`InvalidInput` naming the first field that breaks its limit."""
     for name in ("document_id", "title", "source", "text"):
         check_characters(name, getattr(document, name))
+        if (place := getattr(document, name).find("\0")) >= 0:
+            raise InvalidInput(name, f"{name} holds NUL (at character {place}), which no text has; remove it.")
     id_bytes = len(document.document_id.encode())
     if not 1 <= id_bytes <= DOCUMENT_ID_BYTES_MAX:
         raise InvalidInput(

@@ -8,7 +8,6 @@ and renews it; what is left with a lease that has run out is an attempt that nob
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Self, TypeVar
 import sqlalchemy as sa
 
 from ingest.index.interface import DocumentKey
+from ingest.journal_clock import DatabaseClock
 from ingest.journal_tables import MEMORY_URL, attempts, documents, garbage, open_database, unavailable, upsert
 
 JOURNAL_FILE = "journal.sqlite"
@@ -53,25 +53,33 @@ class Journal:
     gives other numbers each time.
     """
 
-    def __init__(self, engine: sa.Engine, lease_s: float, now: Callable[[], float]) -> None:
+    def __init__(self, engine: sa.Engine, lease_s: float, now: Callable[[], float] | None) -> None:
         self._engine = engine
         self._lease_s = lease_s
-        self._now = now
+        self._clock = DatabaseClock()
+        self._now = now or self._clock
         self._owner = uuid.uuid4().hex
         self._held: dict[Attempt, float] = {}  # what this process goes on with, and until when it may
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     @classmethod
     async def open(
-        cls, url: str = MEMORY_URL, *, lease_s: float | None = None, now: Callable[[], float] = time.time
+        cls, url: str = MEMORY_URL, *, lease_s: float | None = None, now: Callable[[], float] | None = None
     ) -> Self:
         """Open a journal, or make it; without an address, one that ends with the process, and so do its leases.
 
+        Leases run out by the database's clock, unless ``now`` gives another (seconds since 1970).
         Raises what :func:`ingest.journal_tables.open_database` raises.
         """
         if lease_s is None:
             lease_s = 1e9 if url == MEMORY_URL else LEASE_S
-        return cls(await asyncio.to_thread(open_database, url), lease_s, now)
+        journal = cls(await asyncio.to_thread(open_database, url), lease_s, now)
+        try:
+            await journal._write(journal._clock.ask)
+        except BaseException:
+            await journal.close()
+            raise
+        return journal
 
     async def abandon_others(self) -> None:
         """End the leases of all other owners: none of them is alive, because the index has one process at a time."""
@@ -107,6 +115,7 @@ class Journal:
 
     async def renew(self) -> None:
         """Renew the leases of all that this process is writing."""
+        await self._write(self._clock.ask)
         held, lease_until = list(self._held), self._now() + self._lease_s
         rows = [_named(attempt) for attempt in held]
         statement = attempts.update().where(*_IS_NAMED).values(lease_until=lease_until)

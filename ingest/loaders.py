@@ -30,14 +30,11 @@ from ingest.loading.parsing import ParsingProcess
 from ingest.loading.plain_text import decode_text, read_markdown
 from ingest.loading.seen import SeenDocuments
 from ingest.receipts import LoadError
-from ingest.sources.finding import find_sources, is_local
+from ingest.sources.finding import STDIN, find_sources
 from ingest.sources.policy import EVERYTHING, SourcePolicy
 
-STDIN = "-"
 # Kinds that the child parses, by its names for them.
 PARSED = {Kind.HTML: "html", Kind.PDF: "pdf", Kind.DOCX: "docx", Kind.MAIL: "mail"}
-# Kinds whose size says how much text there is to come.
-MOSTLY_TEXT = frozenset((Kind.TEXT, Kind.MARKDOWN, Kind.JSON_LINES, Kind.CSV, Kind.TSV))
 
 
 def load_documents(
@@ -70,24 +67,6 @@ def load_documents(
                     yield item
 
 
-def total_bytes(paths: Sequence[Path | str]) -> int | None:
-    """Add up the sizes of the files that :func:`load_documents` will read.
-
-    None where that says nothing of how much text there is: standard input, URLs, PDF and the like are among them.
-    """
-    total = 0
-    for path in map(str, paths):
-        if path == STDIN or not is_local(path):
-            return None
-        for found in find_sources(path, EVERYTHING, Counter()):
-            if isinstance(found, LoadError):
-                continue
-            if found.kind not in MOSTLY_TEXT:
-                return None
-            total += found.size
-    return total
-
-
 def _load_source(
     path: str, stdin: BinaryIO | None, policy: SourcePolicy, skipped: Counter[str], parser: ParsingProcess
 ) -> Iterator[Document | LoadError]:
@@ -100,7 +79,7 @@ def _load_source(
         if isinstance(found, LoadError):
             yield found
         else:
-            yield from _load_file(found, parser)
+            yield from load_file(found, parser)
 
 
 def _load_stdin(stdin: BinaryIO) -> Iterator[Document | LoadError]:
@@ -116,7 +95,8 @@ def _load_stdin(stdin: BinaryIO) -> Iterator[Document | LoadError]:
         yield _refused("stdin", error)
 
 
-def _load_file(file: FoundFile, parser: ParsingProcess) -> Iterator[Document | LoadError]:
+def load_file(file: FoundFile, parser: ParsingProcess) -> Iterator[Document | LoadError]:
+    """Read a file that was found; what cannot be read of it is a :class:`LoadError`."""
     try:
         _check_size(file)
         with file.open() as stream:

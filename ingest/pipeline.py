@@ -84,6 +84,7 @@ class Ingestor:
             index,
             journal,
             self._retry,
+            self._report_encoded,
             self._report_written,
             growing=growing,
             cut_whole=self._preparer.cut_whole,
@@ -174,6 +175,10 @@ class Ingestor:
         except BaseException:
             self._let_go(slots)
             raise
+        self._report(
+            bytes_cut=self.progress.bytes_cut + sum(slot.text_bytes for slot in slots),
+            chunks_cut=self.progress.chunks_cut + sum(len(slot.chunks) for slot in slots),
+        )
         return slots
 
     async def _settle(self, slots: Sequence[Slot]) -> None:
@@ -202,6 +207,11 @@ class Ingestor:
 
     async def _retry(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         return await with_retries(call, self._retry_delays_s, lambda _: self._report(retries=self.progress.retries + 1))
+
+    def _report_encoded(self, chunks: int, tokens: int) -> None:
+        self._report(
+            chunks_encoded=self.progress.chunks_encoded + chunks, tokens_encoded=self.progress.tokens_encoded + tokens
+        )
 
     def _report_written(self, chunks: int, tokens: int) -> None:
         self._report(chunks=self.progress.chunks + chunks, tokens=self.progress.tokens + tokens)

@@ -54,6 +54,10 @@ class Progress:
     unchanged: int = 0
     superseded: int = 0
     rejected: int = 0
+    bytes_cut: int = 0  # of texts that are compared with the index, and cut where they are new, as UTF-8
+    chunks_cut: int = 0
+    chunks_encoded: int = 0
+    tokens_encoded: int = 0
     chunks: int = 0  # written; those of documents that are rejected later included
     tokens: int = 0  # of these chunks
     text_bytes: int = 0  # of documents with a receipt, as UTF-8

@@ -28,12 +28,13 @@ class Writer:
         index: VectorIndex,
         journal: Journal,
         retry: Retry,
+        on_encoded: Callable[[int, int], None],
         on_written: Callable[[int, int], None],
         *,
         growing: GrowingEncoder | None,
         cut_whole: Callable[[Slot], Awaitable[None]],
     ) -> None:
-        """``on_written`` is told how many chunks and tokens have been written.
+        """``on_encoded`` and ``on_written`` are told how many chunks and tokens have been encoded, and written.
 
         ``growing`` encodes documents that may grow, where those are read whole; each is a batch then. One that cannot
         be added to is cut anew by ``cut_whole``.
@@ -43,6 +44,7 @@ class Writer:
         self._index = index
         self._journal = journal
         self._retry = retry
+        self._on_encoded = on_encoded
         self._on_written = on_written
         self._growing = growing
         self._cut_whole = cut_whole
@@ -82,6 +84,7 @@ class Writer:
 
     async def _write(self, batch: Batch) -> None:
         embeddings = await self._retry(lambda: self._encode(batch))
+        self._on_encoded(len(batch), sum(chunk.token_count for _, chunk in batch))
         points = [slot.indexed(chunk, row) for (slot, chunk), row in zip(batch, embeddings, strict=True)]
         for start in range(0, len(points), BATCH_CHUNKS_MAX):
             await self._retry(partial(self._index.upsert_chunks, points[start : start + BATCH_CHUNKS_MAX]))

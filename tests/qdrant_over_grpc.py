@@ -1,6 +1,7 @@
 """Qdrant's gRPC services in front of qdrant-client's local mode: what travels to a server really travels.
 
-Only the calls that the project makes. The answers are local mode's, so it proves the way there, not a server.
+Only the calls that the project makes. The answers are local mode's, filters by columns (``field_columns``), so it
+proves the way there, not a server.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, payload
 from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
 from qdrant_client.grpc.qdrant_pb2_grpc import QdrantServicer, add_QdrantServicer_to_server
+from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.models import AliasDescription, FilterSelector, Record
+
+from tests.field_columns import FieldColumns
 
 
 class Root(QdrantServicer):
@@ -28,8 +32,11 @@ class Root(QdrantServicer):
 
 
 class Collections(CollectionsServicer):
-    def __init__(self, client: AsyncQdrantClient, statuses: Sequence[qdrant.CollectionStatus]) -> None:
+    def __init__(
+        self, client: AsyncQdrantClient, columns: dict[str, FieldColumns], statuses: Sequence[qdrant.CollectionStatus]
+    ) -> None:
         self._client = client
+        self._columns = columns
         self._made: dict[str, qdrant.CreateCollection] = {}
         self._statuses = list(statuses)
 
@@ -44,6 +51,8 @@ class Collections(CollectionsServicer):
             vectors_config=GrpcToRest.convert_vectors_config(request.vectors_config),
             sparse_vectors_config=GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config),
         )
+        assert isinstance(self._client._client, AsyncQdrantLocal)
+        self._columns[request.collection_name] = FieldColumns(self._client._client.collections[request.collection_name])
         return qdrant.CollectionOperationResponse(result=result)
 
     async def Get(self, request: Any, context: Any) -> qdrant.GetCollectionInfoResponse:  # noqa: N802
@@ -95,8 +104,9 @@ class Collections(CollectionsServicer):
 
 
 class Points(PointsServicer):
-    def __init__(self, client: AsyncQdrantClient, missed: int) -> None:
+    def __init__(self, client: AsyncQdrantClient, columns: dict[str, FieldColumns], missed: int) -> None:
         self._client = client
+        self._columns = columns
         self._missed = missed
 
     async def CreateFieldIndex(self, request: Any, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
@@ -105,9 +115,10 @@ class Points(PointsServicer):
 
     async def Upsert(self, request: qdrant.UpsertPoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
         assert request.wait
+        points = [GrpcToRest.convert_point_struct(point) for point in request.points]
         await self._client.upsert(
             request.collection_name,
-            [GrpcToRest.convert_point_struct(point) for point in request.points],
+            points,
             update_filter=GrpcToRest.convert_filter(request.update_filter)
             if request.HasField("update_filter")
             else None,
@@ -115,6 +126,7 @@ class Points(PointsServicer):
             if request.HasField("update_mode")
             else None,
         )
+        self._columns[request.collection_name].written(point.id for point in points)
         return _done()
 
     async def Delete(self, request: qdrant.DeletePoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
@@ -125,6 +137,7 @@ class Points(PointsServicer):
         else:
             chosen = [GrpcToRest.convert_point_id(point_id) for point_id in request.points.points.ids]
         await self._client.delete(request.collection_name, chosen)
+        self._columns[request.collection_name].deleted()
         return _done()
 
     async def Count(self, request: qdrant.CountPoints, context: Any) -> qdrant.CountResponse:  # noqa: N802
@@ -186,8 +199,9 @@ async def qdrant_over_grpc(
     client = AsyncQdrantClient(location=":memory:")
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
     add_QdrantServicer_to_server(Root(version), server)
-    add_CollectionsServicer_to_server(Collections(client, statuses), server)
-    add_PointsServicer_to_server(Points(client, missed), server)
+    columns: dict[str, FieldColumns] = {}
+    add_CollectionsServicer_to_server(Collections(client, columns, statuses), server)
+    add_PointsServicer_to_server(Points(client, columns, missed), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -37,13 +37,15 @@ class Targets:
 
 
 @contextlib.contextmanager
-def services_running(directory: Path, make_encoder: Callable[[], Encoder]) -> Iterator[Targets]:
+def services_running(
+    directory: Path, make_encoder: Callable[[], Encoder], *, ingest_port: int = 0
+) -> Iterator[Targets]:
     """Run the search service and an ingestion worker over one index, in a thread."""
     ready, done = threading.Event(), threading.Event()
     found: list[Targets] = []
 
     async def run() -> None:
-        async with _services(directory, make_encoder()) as targets:
+        async with _services(directory, make_encoder(), ingest_port) as targets:
             found.append(targets)
             ready.set()
             await asyncio.to_thread(done.wait)
@@ -66,7 +68,7 @@ def services_running(directory: Path, make_encoder: Callable[[], Encoder]) -> It
 
 
 @contextlib.asynccontextmanager
-async def _services(directory: Path, encoder: Encoder) -> AsyncIterator[Targets]:
+async def _services(directory: Path, encoder: Encoder, ingest_port: int) -> AsyncIterator[Targets]:
     tokenizer = Tokenizer.load(DEFAULT_MODEL_FOLDER)
     chunker = Chunker(tokenizer)
     info = await encoder.info()
@@ -101,7 +103,7 @@ async def _services(directory: Path, encoder: Encoder) -> AsyncIterator[Targets]
     try:
         async with (
             _listening(search_service.SERVICE, register_search) as search_target,
-            _listening(ingest_service.SERVICE, register_ingest) as ingest_target,
+            _listening(ingest_service.SERVICE, register_ingest, ingest_port) as ingest_target,
         ):
             yield Targets(search_target, ingest_target)
     finally:
@@ -110,9 +112,9 @@ async def _services(directory: Path, encoder: Encoder) -> AsyncIterator[Targets]
 
 
 @contextlib.asynccontextmanager
-async def _listening(service: str, register: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
+async def _listening(service: str, register: Callable[[grpc.aio.Server], None], port: int = 0) -> AsyncIterator[str]:
     server = GrpcServer(service, register, message_bytes_max=MESSAGE_BYTES_MAX, calls_max=16)
-    await server.start("127.0.0.1", 0)
+    await server.start("127.0.0.1", port)
     await server.set_serving(serving=True)
     try:
         yield f"127.0.0.1:{server.port}"

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ingest.documents import Document
 from ingest.index.data_directory import DataDirectory
-from ingest.receipts import Outcome, Progress, Receipt
+from ingest.receipts import Receipt
 from services.cli.app import run
-from services.cli.ingest import Tally
+from services.cli.tally import Tally
 from tests.processes import free_port
 from tests.tiny_model import save_tiny_model
 
@@ -381,17 +380,3 @@ def test_ctrl_c_ends_it_quietly(model: Path) -> None:
     _, errors = process.communicate(timeout=30)
     assert errors == ""
     assert process.returncode == 130
-
-
-def test_progress_guesses_the_bytes_of_a_document_under_way() -> None:
-    tally = Tally(bytes_total=10_000)
-    seen: list[int] = []
-    tally.on_change = lambda: seen.append(tally.bytes_reached())
-    documents = [Document("a", "a" * 4000), Document("b", "b" * 6000)]
-    assert list(tally.watch(iter(documents))) == documents
-    tally.written(Progress(tokens=500))
-    tally.written(Progress(tokens=9_000))  # more than four bytes a token
-    tally.count(Receipt("a", "", Outcome.INGESTED, chunk_count=4, token_count=4_000))
-    tally.count(Receipt("b", "", Outcome.INGESTED, chunk_count=6, token_count=5_000))
-    assert seen == [2_000, 10_000, 10_000, 10_000]
-    assert tally.summary().startswith("2 documents ingested (10 chunks, 9,000 tokens), 0 unchanged, 0 refused")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +30,9 @@ from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome
 from services.searcher import Searcher, SearchMode
+from tests.benchmarks.replacing.interrupting import Failing, Interrupted
 from tests.fakes import FakeEncoder
 from tests.indexing import make_chunker
-from tests.interrupted import Interrupted
 from tests.pipelining import Clock, clear, key
 from tests.qdrant_over_grpc import qdrant_over_grpc
 
@@ -43,6 +45,11 @@ ADDED_PARTS = 3
 ADDITIONS = {"engine": 20, "server": 8}
 SEGMENTS = 6  # then it is written whole, and the old version is collected
 SEARCH_S_MAX = 20.0
+
+
+def interrupted(index: object, generator: random.Random) -> Any:
+    """Let others come in between the calls to an index."""
+    return Interrupted(index, generator, Counter(), "anybody")
 
 
 @pytest.fixture(params=list(ADDITIONS))
@@ -74,9 +81,9 @@ async def test_no_answer_misses_what_was_there(
     generator = random.Random(11)
     encoder = FakeEncoder()
     journal = await Journal.open()
-    index = Interrupted(inner, generator, fails=True)
+    index = interrupted(Failing(inner, generator, Counter()), generator)
     ingestor = Ingestor(encoder, index, CHUNKER, journal, collect_after_s=SEARCH_S_MAX, retry_delays_s=(0,) * 20)
-    searcher = Searcher(encoder, Interrupted(inner, generator, fails=False), Tokenizer.load(DEFAULT_MODEL_FOLDER))
+    searcher = Searcher(encoder, interrupted(inner, generator), Tokenizer.load(DEFAULT_MODEL_FOLDER))
     known = FIRST_PARTS
     assert (await ingestor.ingest(log(known))).chunk_count == known
     ended = asyncio.Event()
@@ -156,14 +163,14 @@ async def test_whatever_happens_a_record_has_all_its_chunks(seed: int, monkeypat
 
     async def collect() -> None:
         while True:
-            await clear(Interrupted(index, generator, fails=False), journal)
+            await clear(interrupted(index, generator), journal)
             index.check()
             await asyncio.sleep(generator.random() * 0.01)
 
     workers = [
         Ingestor(
             FakeEncoder(),
-            Interrupted(index, generator, fails=True),
+            interrupted(Failing(index, generator, Counter()), generator),
             CHUNKER,
             journal,
             collect_after_s=0,

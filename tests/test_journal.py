@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import multiprocessing
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -51,6 +52,27 @@ async def test_numbers_lie_above_what_the_index_has_seen(journals: tuple[Journal
     one, _ = journals
     assert await one.begin([A, B], {A: 7}) == {A: 8, B: 1}
     assert await one.begin([A], {A: 3}) == {A: 9}
+
+
+async def test_leases_run_out_by_the_clock_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = await Journal.open(journal_url(tmp_path))
+    await one.begin([A], {})
+    # As on a machine whose clock is an hour ahead: it does not take the other one for dead.
+    monkeypatch.setattr("ingest.journal_clock.time.time", lambda: 4e9)
+    ahead = await Journal.open(journal_url(tmp_path))
+    assert await ahead.abandoned(10) == []
+    await ahead.begin([B], {})
+    monkeypatch.undo()
+    assert await one.abandoned(10) == []
+    # Between two questions the steady clock counts: a clock that is set back or forth ends no lease.
+    steady = time.monotonic
+    monkeypatch.setattr("ingest.journal_clock.time.monotonic", lambda: steady() + 1000)
+    assert not one.holds(Attempt(A, 1))
+    assert [attempt.key for attempt in await one.abandoned(10)] == [B]
+    await one.renew()
+    assert one.holds(Attempt(A, 1))
+    for journal in (one, ahead):
+        await journal.close()
 
 
 async def test_numbers_survive_a_restart(tmp_path: Path) -> None:

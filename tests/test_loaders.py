@@ -11,7 +11,8 @@ import pytest
 
 from encoder.errors import InvalidInput
 from ingest.documents import Document
-from ingest.loaders import load_documents, total_bytes
+from ingest.expected import Expected, expect
+from ingest.loaders import load_documents
 from ingest.loading.kinds import BYTES_MAX, Kind
 from ingest.receipts import LoadError
 
@@ -180,7 +181,7 @@ def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
     for error in found[1:]:
         assert isinstance(error, LoadError)
         assert f"{error.source} is a link that leads out of {inside}" in str(error.error)
-    assert total_bytes([inside]) == 1
+    assert expect([inside]) == Expected(documents=3, text_bytes=1)
     (tmp_path / "link").symlink_to(inside)  # a folder given by a link is read
     assert ids(load(tmp_path / "link"))[0] == "a.txt"
     assert ids(load(inside / "secret.txt")) == ["secret.txt"]
@@ -235,13 +236,18 @@ def test_standard_input() -> None:
         load("-")
 
 
-def test_sizes_are_added_up(tmp_path: Path) -> None:
+def test_what_is_to_come(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "12345")
-    write(tmp_path / "b" / "c.jsonl", "123")
     write(tmp_path / "d.png", "1234567")
-    assert total_bytes([tmp_path, tmp_path / "a.txt", tmp_path / "missing", f"{tmp_path}/*.txt"]) == 18
-    for unknown in ("-", "https://example.org/a.txt", write(tmp_path / "other" / "e.pdf", "1")):
-        assert total_bytes([tmp_path / "a.txt", unknown]) is None
+    texts = [tmp_path, tmp_path / "a.txt", tmp_path / "missing", f"{tmp_path}/*.txt"]
+    assert expect(texts) == Expected(documents=4, text_bytes=15)
+    write(tmp_path / "b" / "c.jsonl", "123")
+    assert expect(texts) == Expected(documents=None, text_bytes=18)
+    pdf = write(tmp_path / "other" / "e.pdf", "1")
+    assert expect([tmp_path / "a.txt", pdf]) == Expected(documents=2, text_bytes=None)
+    assert expect([tmp_path / "b", pdf]) == Expected()
+    for unknown in ("-", "https://example.org/a.txt"):
+        assert expect([tmp_path / "a.txt", unknown]) == Expected()
 
 
 def test_only_one_document_is_in_memory(tmp_path: Path) -> None:

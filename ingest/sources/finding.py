@@ -15,6 +15,8 @@ from ingest.sources.policy import BUCKET_SCHEMES, WEB_SCHEMES, SourcePolicy, che
 from ingest.sources.repository import find_tracked, is_repository
 from ingest.sources.web import fetched
 
+STDIN = "-"  # in place of a path
+
 
 def find_sources(source: str, policy: SourcePolicy, skipped: Counter[str]) -> Iterator[FoundFile | LoadError]:
     """Find what a path, a pattern or a URL names; a file holds until the next one is asked for.

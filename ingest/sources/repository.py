@@ -37,30 +37,37 @@ def is_repository(path: Path) -> bool:
 
 
 def find_tracked(root: Path, skipped: Counter[str]) -> Iterator[FoundFile | LoadError]:
+    """Find the files of a repository as :func:`list_tracked` does; a :class:`LoadError` stands for one without any."""
+    empty = True
+    for found in list_tracked(root, skipped):
+        empty = False
+        yield found
+    if empty:
+        yield failure(root, f"{root} is a git repository without any text file; give another folder.")
+
+
+def list_tracked(root: Path, skipped: Counter[str]) -> Iterator[FoundFile | LoadError]:
     """Find the files of a repository, ignored ones left out, in git's order; count in ``skipped`` what is no text.
 
     The name of a file is its path in the repository, which is its title as well.
     """
     inside = root.resolve()
-    empty = True
     try:
         for name in _list_files(root):
             try:
                 why = _why_skipped(root / name, inside)
+                size = (root / name).lstat().st_size
+            except FileNotFoundError:
+                skipped["deleted"] += 1  # in the work tree, not yet in git; or this very moment
             except OSError as error:
-                empty = False
                 yield failure(root / name, f"{root / name} cannot be read ({reason(error)}).")
-                continue
-            if why:
-                skipped[why] += 1
             else:
-                empty = False
-                yield _found(root / name, name)
+                if why:
+                    skipped[why] += 1
+                else:
+                    yield tracked_file(root / name, name, size)
     except _GitFailed as error:
         yield failure(root, f"{root} cannot be read as a git repository ({error}); repair it, or give its folders.")
-    else:
-        if empty:
-            yield failure(root, f"{root} is a git repository without any text file; give another folder.")
 
 
 class _GitFailed(Exception):
@@ -101,10 +108,7 @@ def _list_files(root: Path) -> Iterator[str]:
 
 def _why_skipped(path: Path, inside: Path) -> str:
     """Say why a file is none to read; empty where it is one."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return "deleted"  # in the work tree, not yet in git
+    status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         return "links"
     if not stat.S_ISREG(status.st_mode):
@@ -131,10 +135,9 @@ def _is_binary(sample: bytes) -> bool:
     return False
 
 
-def _found(path: Path, name: str) -> FoundFile:
+def tracked_file(path: Path, name: str, size: int) -> FoundFile:
+    """Describe a file of a repository."""
     metadata: dict[str, MetadataValue] = {"path": name}
     if language := language_of(name):
         metadata["language"] = language
-    return FoundFile(
-        path.as_posix(), name, path.lstat().st_size, Kind.TEXT, partial(open_file, path), metadata, title=name
-    )
+    return FoundFile(path.as_posix(), name, size, Kind.TEXT, partial(open_file, path), metadata, title=name)

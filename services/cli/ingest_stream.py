@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 import grpc
 from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
-from encoder.errors import InvalidInput, MambaSearchError
+from encoder.errors import InvalidInput, MambaSearchError, Unavailable
 from ingest.documents import Document, check_document
 from ingest.index import wire
+from ingest.index.interface import DocumentKey
 from ingest.receipts import LoadError, Outcome, Receipt
 from services.cli.calling import call_error, open_channel
 
@@ -23,42 +25,63 @@ _OUTCOMES = {
 }
 
 
-async def ingest_over_grpc(target: str, items: Iterator[Document | LoadError]) -> AsyncGenerator[Receipt, None]:
-    """Send documents to the worker at ``target``; give a receipt for each, and for each that could not be read.
+class OverGrpc:
+    """The ingestion worker, as a target of documents."""
 
-    The worker reads ahead of its acknowledgements by a bounded number of documents, and gRPC holds the rest back.
-    """
-    unread: asyncio.Queue[LoadError] = asyncio.Queue()
-    sources: dict[str, str] = {}
+    def __init__(self, target: str, timeout_s: float) -> None:
+        """``timeout_s`` is for a deletion; a stream takes as long as it takes."""
+        self._target = target
+        self._timeout_s = timeout_s
 
-    async def requests() -> AsyncIterator[ingest_pb2.IngestDocumentsRequest]:
-        while (item := await asyncio.to_thread(next, items, None)) is not None:
-            found = _checked(item)
-            if isinstance(found, LoadError):
-                unread.put_nowait(found)
-                continue
-            sources[found.document_id] = found.source
-            yield ingest_pb2.IngestDocumentsRequest(
-                document_id=found.document_id,
-                title=found.title,
-                text=found.text,
-                source=found.source,
-                metadata=wire.metadata_to_messages(found.metadata),
-                tenant=found.tenant,
-                growing=found.growing,
-            )
+    async def ingest(self, items: Iterator[Document | LoadError]) -> AsyncGenerator[Receipt, None]:
+        """Send documents; give a receipt for each, and for each that could not be read.
 
-    async with open_channel(target) as channel:
-        stub = ingest_pb2_grpc.IngestServiceStub(channel)
-        try:
-            async for response in stub.IngestDocuments(requests()):
-                while not unread.empty():
-                    yield _unread(unread.get_nowait())
-                yield _receipt(response, sources.get(response.document_id, ""))
-        except grpc.aio.AioRpcError as error:
-            raise call_error(error, "ingestion worker", target) from None
-    while not unread.empty():
-        yield _unread(unread.get_nowait())
+        The worker reads ahead of its acknowledgements by a bounded number of documents, and gRPC holds the rest back.
+        """
+        unread: asyncio.Queue[LoadError] = asyncio.Queue()
+        sources: deque[str] = deque()  # of documents without an acknowledgement, which come in order
+
+        async def requests() -> AsyncIterator[ingest_pb2.IngestDocumentsRequest]:
+            while (item := await asyncio.to_thread(next, items, None)) is not None:
+                found = _checked(item)
+                if isinstance(found, LoadError):
+                    unread.put_nowait(found)
+                    continue
+                sources.append(found.source)
+                yield _request(found)
+
+        async with open_channel(self._target) as channel:
+            stub = ingest_pb2_grpc.IngestServiceStub(channel)
+            try:
+                async for response in stub.IngestDocuments(requests()):
+                    while not unread.empty():
+                        yield _unread(unread.get_nowait())
+                    yield _receipt(response, sources.popleft())
+            except grpc.aio.AioRpcError as error:
+                raise call_error(error, "ingestion worker", self._target) from None
+        while not unread.empty():
+            yield _unread(unread.get_nowait())
+
+    async def delete(self, key: DocumentKey) -> None:
+        """Take a document out; :class:`encoder.errors.NotFound` where there is none."""
+        request = ingest_pb2.DeleteDocumentRequest(document_id=key.document_id, tenant=key.tenant)
+        async with open_channel(self._target) as channel:
+            try:
+                await ingest_pb2_grpc.IngestServiceStub(channel).DeleteDocument(request, timeout=self._timeout_s)
+            except grpc.aio.AioRpcError as error:
+                raise call_error(error, "ingestion worker", self._target) from None
+
+
+def _request(document: Document) -> ingest_pb2.IngestDocumentsRequest:
+    return ingest_pb2.IngestDocumentsRequest(
+        document_id=document.document_id,
+        title=document.title,
+        text=document.text,
+        source=document.source,
+        metadata=wire.metadata_to_messages(document.metadata),
+        tenant=document.tenant,
+        growing=document.growing,
+    )
 
 
 def _checked(item: Document | LoadError) -> Document | LoadError:
@@ -80,7 +103,10 @@ def _receipt(response: ingest_pb2.IngestDocumentsResponse, source: str) -> Recei
     outcome = _OUTCOMES[response.outcome]
     error: MambaSearchError | None = None
     if outcome is Outcome.REJECTED:
-        error = InvalidInput(response.error.field, response.error.message)
+        told = response.error
+        # A document whose field is at fault stays refused; another one may be sent again.
+        passing = told.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        error = Unavailable(told.message) if passing else InvalidInput(told.field, told.message)
     return Receipt(
         response.document_id,
         source,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ingest.documents import Document
-from ingest.loaders import load_documents, total_bytes
+from ingest.expected import Expected, expect
+from ingest.loaders import load_documents
 from ingest.loading.seen import SeenDocuments
 from ingest.receipts import LoadError
 from ingest.sources.globs import matches
@@ -56,7 +57,7 @@ def test_files_by_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert ids(load("*.md")) == ["e.md"]
     assert the_error(load("docs/*.pdf")) == "docs/*.pdf names no file; correct the pattern."
     assert the_error(load("nowhere/*.md")) == "nowhere/*.md names no file; correct the pattern."
-    assert total_bytes(["docs/*.md", "docs/**/*.rst"]) == 3
+    assert expect(["docs/*.md", "docs/*.rst"]) == Expected(documents=3, text_bytes=3)
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -1,22 +1,36 @@
 """A fake encoder behind the encoder service's protocol, without Ray: the start of a process for tests.
 
 python -m tests.benchmarks.crashes.encoder PORT
+
+It refuses passages that hold POISON.
 """
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
 import grpc
 from mambasearch.v1 import encoder_pb2_grpc
 
+from encoder.errors import InvalidInput
+from encoder.interface import Encoded
 from services.encoder_replica import EncoderReplica
+from tests.benchmarks.crashes.source import POISON
 from tests.fakes import FakeEncoder
 from tests.replica_serving import ReplicaServicer
 
 
+class RefusingEncoder(FakeEncoder):
+    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
+        for place, passage in enumerate(passages):
+            if POISON in passage:
+                raise InvalidInput(f"passages[{place}]", f"passages[{place}] is poisoned.")
+        return await super().encode_passages(passages)
+
+
 async def main(port: int) -> None:
     replica = EncoderReplica(
-        FakeEncoder,
+        RefusingEncoder,
         lambda: "encoder",
         waiting_max=32,
         documents_max=2,

@@ -26,7 +26,18 @@ INDEX_STEPS = (
     "delete_record",
     "drop_tombstone",
 )
-JOURNAL_STEPS = ("begin", "finish", "finish_deletion", "withdraw", "abandoned", "due", "collected")
+JOURNAL_STEPS = (
+    "under_way",
+    "begin",
+    "renew",
+    "finish",
+    "finish_deletion",
+    "withdraw",
+    "discard",
+    "abandoned",
+    "due",
+    "collected",
+)
 POINTS = tuple(f"{step} {when}" for step in (*INDEX_STEPS, *JOURNAL_STEPS) for when in ("begins", "ended"))
 
 

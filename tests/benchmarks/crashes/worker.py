@@ -1,9 +1,12 @@
 """The ingestion worker with failpoints between index and journal, and short leases: the start of a process for tests.
 
-python -m tests.benchmarks.crashes.worker FOLDER
+python -m tests.benchmarks.crashes.worker FOLDER NUMBER
+
+The clock of worker 1 is ahead of that of worker 0, as on another machine.
 """
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,18 @@ from services import backends, ingest_service
 from tests.benchmarks.crashes.failpoints import Failpoints
 
 LEASE_S = 3.0
+AHEAD_S = 1.0
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, number: int) -> int:
     open_index, open_journal = backends.open_index, Journal.open
 
     async def failing_index(**named: Any) -> VectorIndex:
         return Failpoints(await open_index(**named), folder)  # type: ignore[return-value]
 
     async def failing_journal(url: str) -> Journal:
-        return Failpoints(await open_journal(url, lease_s=LEASE_S), folder)  # type: ignore[return-value]
+        journal = await open_journal(url, lease_s=LEASE_S, now=lambda: time.time() + number * AHEAD_S)
+        return Failpoints(journal, folder)  # type: ignore[return-value]
 
     backends.open_index = failing_index
     Journal.open = failing_journal  # type: ignore[method-assign,assignment]
@@ -32,4 +37,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
