@@ -32,7 +32,7 @@ def make_runner(
     attempts_max: int = 20,
     store: JobStore | None = None,
 ) -> JobRunner:
-    rules = JobRules(policy, refuse_strangers, attempts_max=attempts_max, first_delay_s=0.01)
+    rules = JobRules(policy, refuse_strangers, attempts_max=attempts_max, first_delay_s=0.01, period_s=0.05)
     return JobRunner(store or JobStore(database), worker, rules, unexpected)
 
 

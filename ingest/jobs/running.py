@@ -49,6 +49,7 @@ class JobRules:
     jobs_max: int = 2
     attempts_max: int = ATTEMPTS_MAX
     first_delay_s: float = FIRST_DELAY_S
+    period_s: float = PERIOD_S
 
 
 class JobRunner:
@@ -84,7 +85,7 @@ class JobRunner:
                 except MambaSearchError as error:
                     logger.warning("no job is taken up for now: %s", error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), PERIOD_S)
+                    await asyncio.wait_for(self._news.wait(), self.rules.period_s)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -150,7 +151,7 @@ class JobRunner:
         measuring = asyncio.create_task(self._measure(log.job))
         try:
             while True:
-                done, _ = await asyncio.wait({work}, timeout=PERIOD_S)
+                done, _ = await asyncio.wait({work}, timeout=self.rules.period_s)
                 if done:
                     work.result()
                     return True

@@ -115,7 +115,7 @@ async def test_what_fails_alone_is_a_dead_letter_and_the_rest_goes_on(
 async def test_a_parser_that_breaks_is_one_dead_letter(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> Iterator[object]:
+    def fail(*_: object, **__: object) -> Iterator[object]:
         raise ZeroDivisionError("what the file says")
 
     monkeypatch.setattr("ingest.loaders.read_csv", fail)
@@ -173,17 +173,30 @@ async def test_a_service_without_its_parts_makes_jobs_wait(parts: Parts, tmp_pat
 
 async def test_a_job_that_is_stopped_is_gone_on_with_by_another(parts: Parts, tmp_path: Path) -> None:
     write_texts(tmp_path, 150)
+    encode, stuck, calls = parts.encoder.encode_passages, asyncio.Event(), 0
+
+    async def encode_some(passages: list[str]) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            stuck.set()
+            await asyncio.Event().wait()
+        return await encode(passages)
+
+    parts.encoder.encode_passages = encode_some  # type: ignore[method-assign,assignment]
     job = await create(parts.store, tmp_path)
-    other = JobStore(parts.journal.database)
-    while True:
-        async with running(make_runner(parts.journal.database, parts.worker, store=other)):
-            await asyncio.sleep(0.15)
-        stopped = await parts.store.get(job.job_id)
-        if stopped.state is not JobState.QUEUED:
-            break
-    assert (stopped.state, stopped.counts.documents) == (JobState.SUCCEEDED, 150)
-    assert stopped.counts.failed == 0
-    assert len(await records_of(parts.index, *(f"{number:03}.txt" for number in range(150)))) == 150
+    first = JobStore(parts.journal.database)
+    async with running(make_runner(parts.journal.database, parts.worker, store=first)):
+        await stuck.wait()
+        await asyncio.sleep(0.2)
+    stopped = await parts.store.get(job.job_id)
+    assert stopped.state is JobState.QUEUED
+    assert 0 < stopped.counts.documents < 150
+    parts.encoder.encode_passages = encode  # type: ignore[method-assign]
+    job = await run(parts, job)
+    assert (job.state, job.counts.documents, job.counts.failed) == (JobState.SUCCEEDED, 150, 0)
+    names = [f"{number:03}.txt" for number in range(150)]
+    assert len(await records_of(parts.index, *names)) == 150
 
 
 async def test_a_job_is_cancelled_wherever_it_stands(parts: Parts, tmp_path: Path) -> None:
