@@ -52,7 +52,7 @@ class Journal:
 
     def __init__(self, database: Database, lease_s: float, now: Callable[[], float]) -> None:
         self.database = database  # which the jobs may share
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._now = now
         self._owner = uuid.uuid4().hex
         self._held: dict[Attempt, float] = {}  # what this process goes on with, and until when it may
@@ -96,14 +96,14 @@ class Journal:
                 connection.execute(attempts.insert(), rows)
             return found
 
-        lease_until = self._now() + self._lease_s
+        lease_until = self._now() + self.lease_s
         begun = await self.database.write(write)
         self._held |= {Attempt(key, generation): lease_until for key, generation in begun.items()}
         return begun
 
     async def renew(self) -> None:
         """Renew the leases of all that this process is writing."""
-        held, lease_until = list(self._held), self._now() + self._lease_s
+        held, lease_until = list(self._held), self._now() + self.lease_s
         rows = [_named(attempt) for attempt in held]
         statement = attempts.update().where(*_IS_NAMED).values(lease_until=lease_until)
         if rows:

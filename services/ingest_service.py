@@ -155,7 +155,9 @@ async def serve(settings: IngestSettings) -> None:
         encoder_timeout_s=settings.encoder_timeout_s,
         requests_max=_ENCODER_REQUESTS_MAX,
     )
-    runner = JobRunner(JobStore(journal.database), backends.get, make_rules(settings), unexpected)
+    runner = JobRunner(
+        JobStore(journal.database, lease_s=journal.lease_s), backends.get, make_rules(settings), unexpected
+    )
     servicer = IngestServicer(backends, runner, streams_max=settings.ingest_streams_max)
     server = GrpcServer(
         SERVICE,

@@ -50,22 +50,24 @@ class JobStore:
         said = request.to_json()
 
         def write(connection: sa.Connection) -> Job:
-            found = connection.execute(sa.select(jobs).where(jobs.c.request_id == request_id)).first()
-            if found:
+            job_id = uuid.uuid4().hex
+            row = {"job_id": job_id, "request_id": request_id, "request": said, "tenant": request.job_tenant}
+            row |= {"state": JobState.QUEUED.value, "created_at": self._now()}
+            # Of two that come at once, the second waits here until the first is there to be read.
+            made = self.database.upsert(jobs).values(row).on_conflict_do_nothing(index_elements=["request_id"])
+            if connection.execute(made.returning(jobs.c.job_id)).first() is None:
+                found = connection.execute(sa.select(jobs).where(jobs.c.request_id == request_id)).one()
                 if found.request != said:
                     message = f"request_id {request_id!r} was another request's, which made job {found.job_id}."
                     raise InvalidInput("request_id", f"{message} Give a new one.")
                 return _job(found)
             self._forget(connection)
-            count = connection.scalar(sa.select(sa.func.count()).where(jobs.c.state.in_(_OPEN)))
-            if count and count >= UNFINISHED_MAX:
-                message = f"{count} jobs have not ended; the limit is {UNFINISHED_MAX}. Try again later."
+            count = connection.scalar(sa.select(sa.func.count()).where(jobs.c.state.in_(_OPEN))) or 0
+            if count > UNFINISHED_MAX:
+                message = f"{UNFINISHED_MAX} jobs have not ended, which is the limit; try again later."
                 raise Overloaded(message, _RETRY_AFTER_S)
-            job_id = uuid.uuid4().hex
             if request.kind is JobKind.REPLAY:
                 begin_replay(connection, request, job_id)
-            row = {"job_id": job_id, "request_id": request_id, "request": said, "tenant": request.job_tenant}
-            connection.execute(jobs.insert().values(**row, state=JobState.QUEUED.value, created_at=self._now()))
             return _read(connection, job_id)
 
         return await self.database.write(write)
