@@ -30,6 +30,7 @@ PERIOD_S = 1.0
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 300.0
 GIVE_BACK_S = 5.0
+START_PERIODS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class JobRunner:
     async def run(self) -> None:
         """Work until cancelled; then give back what is under way, so that another start goes on with it."""
         try:
+            await self._wait_for_parts()
             while True:
                 self._news.clear()
                 try:
@@ -91,6 +93,16 @@ class JobRunner:
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=2 * GIVE_BACK_S)
+
+    async def _wait_for_parts(self) -> None:
+        """Give encoder and index a moment at the start: a job that is taken up without them waits for longer."""
+        for _ in range(START_PERIODS):
+            try:
+                self._worker()
+            except MambaSearchError:
+                await asyncio.sleep(self.rules.period_s)
+            else:
+                return
 
     def _start(self, job: Job) -> None:
         task = asyncio.create_task(self._attempt(job))

@@ -160,15 +160,18 @@ async def test_a_job_fails_when_what_it_needs_stays_away(parts: Parts, tmp_path:
 
 async def test_a_service_without_its_parts_makes_jobs_wait(parts: Parts, tmp_path: Path) -> None:
     write_texts(tmp_path, 1)
-    away: list[MambaSearchError] = [EncoderUnavailable("The service is starting.")] * 2
+    away: list[MambaSearchError] = [EncoderUnavailable("The service is starting.")] * 13
 
     def worker() -> object:
         if away:
             raise away.pop()
         return parts.worker()
 
-    job = await run(parts, await create(parts.store, tmp_path), make_runner(parts.journal.database, worker))  # type: ignore[arg-type]
-    assert outcomes(job) == (1, 0, 0)
+    job = await create(parts.store, tmp_path)
+    runner = make_runner(parts.journal.database, worker, attempts_max=3)  # type: ignore[arg-type]
+    job = await run(parts, job, runner)
+    assert (job.state, job.reason) == (JobState.FAILED, "Given up after 3 attempts: The service is starting.")
+    assert away == []
 
 
 async def test_a_job_that_is_stopped_is_gone_on_with_by_another(parts: Parts, tmp_path: Path) -> None:

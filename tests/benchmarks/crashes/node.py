@@ -58,6 +58,12 @@ class Node:
         process.kill()
         process.wait()
 
+    def stop(self, part: str) -> int:
+        """Ask a part to end (SIGTERM), wait until it has, and give its exit code."""
+        process = self._running.pop(part)
+        process.terminate()
+        return process.wait()
+
     def go_on(self, part: str) -> None:
         """Let a part go on that has stopped itself."""
         if part in self._running:
