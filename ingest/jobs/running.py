@@ -87,7 +87,8 @@ class JobRunner:
                 except MambaSearchError as error:
                     logger.warning("no job is taken up for now: %s", error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), self.rules.period_s)
+                    async with asyncio.timeout(self.rules.period_s):
+                        await self._news.wait()
         finally:
             for task in self._tasks:
                 task.cancel()

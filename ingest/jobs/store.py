@@ -51,7 +51,12 @@ class JobStore:
 
         def write(connection: sa.Connection) -> Job:
             job_id = uuid.uuid4().hex
-            row = {"job_id": job_id, "request_id": request_id, "request": said, "tenant": request.job_tenant}
+            row: dict[str, object] = {
+                "job_id": job_id,
+                "request_id": request_id,
+                "request": said,
+                "tenant": request.job_tenant,
+            }
             row |= {"state": JobState.QUEUED.value, "created_at": self._now()}
             # Of two that come at once, the second waits here until the first is there to be read.
             made = self.database.upsert(jobs).values(row).on_conflict_do_nothing(index_elements=["request_id"])

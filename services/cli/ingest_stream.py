@@ -18,6 +18,7 @@ from services.cli.calling import call_error, open_channel
 
 REFUSALS_MAX = 5  # of a stream, for want of room, before it is given up
 PAUSE_S_MAX = 60.0
+RETRY_S = 0.5
 
 _OUTCOMES = {
     ingest_pb2.INGEST_OUTCOME_INGESTED: Outcome.INGESTED,
@@ -50,9 +51,10 @@ async def ingest_over_grpc(target: str, items: Iterator[Document | LoadError]) -
                 break
             except grpc.aio.AioRpcError as error:
                 told = call_error(error, "ingestion worker", target)
-                if not isinstance(told, Overloaded) or not refusals_left:
+                delay_s = _delay_of(error, told)
+                if delay_s is None or not refusals_left:
                     raise told from None
-                await asyncio.sleep(told.retry_after_s)
+                await asyncio.sleep(delay_s)
     for found in outbox.take_unread():
         yield found
 
@@ -101,6 +103,15 @@ class _Outbox:
         item = await asyncio.shield(self._reading)
         self._reading = None
         return item
+
+
+def _delay_of(error: grpc.aio.AioRpcError, told: MambaSearchError) -> float | None:
+    """Say when another stream may be begun; None where that is of no use."""
+    if isinstance(told, Overloaded):
+        return told.retry_after_s
+    # A write that meets the end of the stream comes before the worker's reason, which another stream will be told.
+    lost_reason = error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata()
+    return RETRY_S if lost_reason else None
 
 
 def _request(document: Document) -> ingest_pb2.IngestDocumentsRequest:
