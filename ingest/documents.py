@@ -24,7 +24,7 @@ METADATA_LIST_ENTRIES_MAX = 64
 METADATA_BYTES_MAX = 32 * 1024  # of all names and values: a thousand records have to fit a message
 DEFAULT_TENANT = "default"
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_METADATA_NAME = re.compile(r"[a-z0-9_]{1,64}")
+METADATA_NAME = re.compile(r"[a-z0-9_]{1,64}")
 
 MetadataValue: TypeAlias = str | int | float | bool | datetime | tuple[str, ...]
 
@@ -40,6 +40,12 @@ class Document:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict, hash=False)
     tenant: str = DEFAULT_TENANT
     growing: bool = False  # a version that begins with the whole text of the one before costs only what follows
+    read_from: str = field(default="", compare=False)  # the file, and the row where it has some; the source unless said
+
+    @property
+    def place(self) -> str:
+        """Say where it was read: what a row names as its source may be anything."""
+        return self.read_from or self.source
 
     def content_hash(self) -> str:
         """SHA-256 over what chunks follow from: title, text and language, hexadecimal; none runs over into the next."""
@@ -106,7 +112,7 @@ def check_metadata(metadata: Mapping[str, MetadataValue]) -> None:
     if len(metadata) > METADATA_FIELDS_MAX:
         raise InvalidInput("metadata", f"metadata has {len(metadata)} fields; the limit is {METADATA_FIELDS_MAX}.")
     for name, value in metadata.items():
-        if not _METADATA_NAME.fullmatch(name):
+        if not METADATA_NAME.fullmatch(name):
             message = f"metadata has a field {name[:80]!r}; a name is 1 to 64 small letters (a to z), digits and _."
             raise InvalidInput(f"metadata.{name[:80]}", message)
         check_metadata_value(f"metadata.{name}", value)

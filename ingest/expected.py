@@ -10,7 +10,7 @@ from pathlib import Path
 from ingest.loading.kinds import Kind
 from ingest.receipts import LoadError
 from ingest.sources.finding import STDIN, find_sources, is_local
-from ingest.sources.policy import EVERYTHING
+from ingest.sources.policy import EVERYTHING, SourcePolicy
 
 # Kinds whose size says how much text there is to come.
 MOSTLY_TEXT = frozenset((Kind.TEXT, Kind.MARKDOWN, Kind.JSON_LINES, Kind.CSV, Kind.TSV))
@@ -26,7 +26,7 @@ class Expected:
     text_bytes: int | None = None  # as UTF-8
 
 
-def expect(paths: Sequence[Path | str]) -> Expected:
+def expect(paths: Sequence[Path | str], policy: SourcePolicy = EVERYTHING) -> Expected:
     """Add up the files that :func:`ingest.loaders.load_documents` will read.
 
     Of standard input and of URLs nothing is known; of PDF and the like how many there are, but not how much text.
@@ -36,7 +36,7 @@ def expect(paths: Sequence[Path | str]) -> Expected:
     for path in map(str, paths):
         if path == STDIN or not is_local(path):
             return Expected()
-        for found in find_sources(path, EVERYTHING, Counter()):
+        for found in find_sources(path, policy, Counter()):
             if isinstance(found, LoadError):
                 documents = None if documents is None else documents + 1
                 continue

@@ -7,26 +7,23 @@ and renews it; what is left with a lease that has run out is an attempt that nob
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import sqlalchemy as sa
 
+from ingest.database import MEMORY_URL, Database
 from ingest.index.interface import DocumentKey
 from ingest.journal_clock import DatabaseClock
-from ingest.journal_tables import MEMORY_URL, attempts, documents, garbage, open_database, unavailable, upsert
+from ingest.journal_tables import attempts, documents, garbage
 
 JOURNAL_FILE = "journal.sqlite"
 LEASE_S = 30.0
 # An owner renews its leases this often; it has to miss several times before anyone takes it for dead.
 HEARTBEAT_S = 5.0
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +44,19 @@ class Garbage:
 
 
 class Journal:
-    """One process's view of the journal. Calls run one after another on a thread of their own.
+    """One process's view of the journal.
 
     Every method may raise :class:`encoder.errors.JournalUnavailable`; all are safe to repeat, except that :meth:`begin`
     gives other numbers each time.
     """
 
-    def __init__(self, engine: sa.Engine, lease_s: float, now: Callable[[], float] | None) -> None:
-        self._engine = engine
-        self._lease_s = lease_s
+    def __init__(self, database: Database, lease_s: float, now: Callable[[], float] | None) -> None:
+        self.database = database  # which the jobs may share
+        self.lease_s = lease_s
         self._clock = DatabaseClock()
-        self._now = now or self._clock
+        self.now = now or self._clock  # seconds since 1970
         self._owner = uuid.uuid4().hex
         self._held: dict[Attempt, float] = {}  # what this process goes on with, and until when it may
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     @classmethod
     async def open(
@@ -69,13 +65,13 @@ class Journal:
         """Open a journal, or make it; without an address, one that ends with the process, and so do its leases.
 
         Leases run out by the database's clock, unless ``now`` gives another (seconds since 1970).
-        Raises what :func:`ingest.journal_tables.open_database` raises.
+        Raises what :func:`ingest.database.open_engine` raises.
         """
         if lease_s is None:
             lease_s = 1e9 if url == MEMORY_URL else LEASE_S
-        journal = cls(await asyncio.to_thread(open_database, url), lease_s, now)
+        journal = cls(await Database.open(url), lease_s, now)
         try:
-            await journal._write(journal._clock.ask)
+            await journal.database.write(journal._clock.ask)
         except BaseException:
             await journal.close()
             raise
@@ -84,14 +80,14 @@ class Journal:
     async def abandon_others(self) -> None:
         """End the leases of all other owners: none of them is alive, because the index has one process at a time."""
         statement = attempts.update().where(attempts.c.owner != self._owner).values(lease_until=0.0)
-        await self._write(lambda connection: connection.execute(statement))
+        await self.database.write(lambda connection: connection.execute(statement))
 
     async def begin(self, keys: Sequence[DocumentKey], above: Mapping[DocumentKey, int]) -> dict[DocumentKey, int]:
         """Give each document its next generation, above all that it ever had and above what the index has seen."""
 
         def write(connection: sa.Connection) -> dict[DocumentKey, int]:
             found = {}
-            statement = upsert(self._engine, documents)
+            statement = self.database.upsert(documents)
             proposed = statement.excluded.latest
             latest = sa.case((documents.c.latest >= proposed, documents.c.latest + 1), else_=proposed)
             raised = statement.on_conflict_do_update(
@@ -108,24 +104,24 @@ class Journal:
                 connection.execute(attempts.insert(), rows)
             return found
 
-        lease_until = self._now() + self._lease_s
-        begun = await self._write(write)
+        lease_until = self.now() + self.lease_s
+        begun = await self.database.write(write)
         self._held |= {Attempt(key, generation): lease_until for key, generation in begun.items()}
         return begun
 
     async def renew(self) -> None:
         """Renew the leases of all that this process is writing."""
-        await self._write(self._clock.ask)
-        held, lease_until = list(self._held), self._now() + self._lease_s
+        await self.database.write(self._clock.ask)
+        held, lease_until = list(self._held), self.now() + self.lease_s
         rows = [_named(attempt) for attempt in held]
         statement = attempts.update().where(*_IS_NAMED).values(lease_until=lease_until)
         if rows:
-            await self._write(lambda connection: connection.execute(statement, rows))
+            await self.database.write(lambda connection: connection.execute(statement, rows))
         self._held |= {attempt: lease_until for attempt in held if attempt in self._held}
 
     def holds(self, attempt: Attempt) -> bool:
         """Say whether this process may still write an attempt: its lease has not run out."""
-        return self._now() < self._held.get(attempt, 0.0)
+        return self.now() < self._held.get(attempt, 0.0)
 
     def let_go(self, given_up: Iterable[Attempt]) -> None:
         """Renew the leases of attempts no longer; whoever clears away settles them once those have run out."""
@@ -144,7 +140,7 @@ class Journal:
                 self._throw_away(connection, attempt.key, attempt.generation, 0, collect_after_s)
                 connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
 
-        await self._write(write)
+        await self.database.write(write)
         self.let_go(closed)
 
     async def finish_deletion(self, deletion: Attempt, collect_after_s: float) -> None:
@@ -155,12 +151,14 @@ class Journal:
             self._throw_away(connection, deletion.key, below, deletion.generation, collect_after_s)
             connection.execute(attempts.delete().where(*_IS_NAMED), _named(deletion))
 
-        await self._write(write)
+        await self.database.write(write)
         self.let_go([deletion])
 
     async def withdraw(self, attempt: Attempt) -> None:
         """Close an attempt that came to nothing, and of which nothing is left in the index."""
-        await self._write(lambda connection: connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt)))
+        await self.database.write(
+            lambda connection: connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
+        )
         self.let_go([attempt])
 
     async def discard(self, attempt: Attempt, collect_after_s: float) -> None:
@@ -170,7 +168,7 @@ class Journal:
             self._throw_away(connection, attempt.key, attempt.generation + 1, 0, collect_after_s)
             connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
 
-        await self._write(write)
+        await self.database.write(write)
         self.let_go([attempt])
 
     async def under_way(self, keys: Sequence[DocumentKey]) -> set[DocumentKey]:
@@ -179,20 +177,22 @@ class Journal:
         statement = sa.select(attempts.c.tenant, attempts.c.document_id).where(
             columns.in_([tuple(key) for key in keys])
         )
-        return {DocumentKey(row.tenant, row.document_id) for row in await self._read(statement)} if keys else set()
+        return (
+            {DocumentKey(row.tenant, row.document_id) for row in await self.database.read(statement)} if keys else set()
+        )
 
     async def abandoned(self, limit: int) -> list[Attempt]:
         """Name attempts whose lease has run out, the oldest first; none that this process goes on with."""
         columns = (attempts.c.tenant, attempts.c.document_id, attempts.c.generation)
-        statement = sa.select(*columns).where(attempts.c.lease_until < self._now()).order_by(attempts.c.lease_until)
-        rows = await self._read(statement.limit(limit + len(self._held)))
+        statement = sa.select(*columns).where(attempts.c.lease_until < self.now()).order_by(attempts.c.lease_until)
+        rows = await self.database.read(statement.limit(limit + len(self._held)))
         found = [Attempt(DocumentKey(row.tenant, row.document_id), row.generation) for row in rows]
         return [attempt for attempt in found if attempt not in self._held][:limit]
 
     async def due(self, limit: int, *, within_s: float = 0.0) -> list[Garbage]:
         """Name garbage that may be collected, the oldest first; with ``within_s`` also what may be so soon."""
-        statement = sa.select(garbage).where(garbage.c.not_before <= self._now() + within_s)
-        rows = await self._read(statement.order_by(garbage.c.not_before).limit(limit))
+        statement = sa.select(garbage).where(garbage.c.not_before <= self.now() + within_s)
+        rows = await self.database.read(statement.order_by(garbage.c.not_before).limit(limit))
         return [Garbage(DocumentKey(row.tenant, row.document_id), row.below, row.tombstone) for row in rows]
 
     async def collected(self, found: Garbage) -> None:
@@ -202,31 +202,17 @@ class Journal:
             garbage.c.document_id == found.key.document_id,
             garbage.c.below == found.below,
         )
-        await self._write(lambda connection: connection.execute(garbage.delete().where(*matches)))
+        await self.database.write(lambda connection: connection.execute(garbage.delete().where(*matches)))
 
     async def close(self) -> None:
         """Let go of the database."""
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.dispose)
-        self._executor.shutdown(wait=False)
+        await self.database.close()
 
     def _throw_away(
         self, connection: sa.Connection, key: DocumentKey, below: int, tombstone: int, collect_after_s: float
     ) -> None:
-        row = {"below": below, "tombstone": tombstone, "not_before": self._now() + collect_after_s}
-        connection.execute(upsert(self._engine, garbage).values(_columns(key) | row).on_conflict_do_nothing())
-
-    async def _write(self, call: Callable[[sa.Connection], _Result]) -> _Result:
-        def run() -> _Result:
-            try:
-                with self._engine.begin() as connection:
-                    return call(connection)
-            except sa.exc.SQLAlchemyError as error:
-                raise unavailable(self._engine, error) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
-
-    async def _read(self, statement: sa.Select[tuple[object, ...]]) -> Sequence[sa.Row[tuple[object, ...]]]:
-        return await self._write(lambda connection: connection.execute(statement).all())
+        row = {"below": below, "tombstone": tombstone, "not_before": self.now() + collect_after_s}
+        connection.execute(self.database.upsert(garbage).values(_columns(key) | row).on_conflict_do_nothing())
 
 
 def journal_url(directory: Path) -> str:

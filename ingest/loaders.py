@@ -5,13 +5,15 @@ What cannot be read becomes a :class:`LoadError`, and the rest goes on.
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from encoder.errors import InvalidInput
+from encoder.errors import InvalidInput, MambaSearchError
 from ingest.documents import (
     TEXT_BYTES_MAX,
     TITLE_CHARS_MAX,
@@ -33,6 +35,8 @@ from ingest.receipts import LoadError
 from ingest.sources.finding import STDIN, find_sources
 from ingest.sources.policy import EVERYTHING, SourcePolicy
 
+logger = logging.getLogger(__name__)
+
 # Kinds that the child parses, by its names for them.
 PARSED = {Kind.HTML: "html", Kind.PDF: "pdf", Kind.DOCX: "docx", Kind.MAIL: "mail"}
 
@@ -43,6 +47,7 @@ def load_documents(
     *,
     policy: SourcePolicy = EVERYTHING,
     skipped: Counter[str] | None = None,
+    wanted: Callable[[str], bool] | None = None,
 ) -> Iterator[Document | LoadError]:
     """Read sources in the order given: files, folders, patterns, git repositories, URLs; ``-`` is ``stdin``.
 
@@ -50,25 +55,31 @@ def load_documents(
     left out, links to folders not followed, links that lead out of it refused. A file named by itself is read as plain
     text where its ending says nothing. A document's id is its path relative to the folder given (the name alone for a
     file); rows bring their own. Of two documents with one id, the second is an error: it would replace the first. What
-    the policy does not allow is an error, too. Files of repositories that are no text are counted in ``skipped``.
+    the policy does not allow is an error, too. Files of repositories that are no text are counted in ``skipped``. With
+    ``wanted`` only those files are read of which it says so, by where they are.
     """
     counted: Counter[str] = Counter() if skipped is None else skipped
     with closing(SeenDocuments()) as seen, ParsingProcess() as parser:
         for path in paths:
-            for item in _load_source(str(path), stdin, policy, counted, parser):
+            for item in _load_source(str(path), stdin, policy, counted, wanted, parser):
                 if isinstance(item, LoadError):
                     yield item
                     continue
                 try:
                     seen.add(item)
                 except InvalidInput as error:
-                    yield LoadError(item.source, error)
+                    yield LoadError(item.place, error, item.document_id)
                 else:
                     yield item
 
 
 def _load_source(
-    path: str, stdin: BinaryIO | None, policy: SourcePolicy, skipped: Counter[str], parser: ParsingProcess
+    path: str,
+    stdin: BinaryIO | None,
+    policy: SourcePolicy,
+    skipped: Counter[str],
+    wanted: Callable[[str], bool] | None,
+    parser: ParsingProcess,
 ) -> Iterator[Document | LoadError]:
     if path == STDIN:
         if stdin is None:
@@ -78,7 +89,7 @@ def _load_source(
     for found in find_sources(path, policy, skipped):
         if isinstance(found, LoadError):
             yield found
-        else:
+        elif wanted is None or wanted(found.source):
             yield from load_file(found, parser)
 
 
@@ -106,6 +117,18 @@ def load_file(file: FoundFile, parser: ParsingProcess) -> Iterator[Document | Lo
     except OSError as error:
         message = f"{file.source} cannot be read ({reason(error)})."
         yield LoadError(file.source, InvalidInput("paths", message))
+    except MambaSearchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a file does to who reads it, the rest goes on
+        yield _unforeseen(file, error)
+
+
+def _unforeseen(file: FoundFile, error: Exception) -> LoadError:
+    """Refuse a file that nobody foresaw; the log holds the lines of code, not the message, which may quote the file."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s while reading a file:\n%s", type(error).__qualname__, where)
+    message = f"{file.source} cannot be read, for a reason that nobody foresaw ({type(error).__name__}); report it."
+    return LoadError(file.source, InvalidInput("text", message))
 
 
 def _check_size(file: FoundFile) -> None:

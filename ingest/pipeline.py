@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from encoder.errors import FingerprintMismatch, NotFound
+from encoder.errors import FingerprintMismatch, MambaSearchError, NotFound
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
 from ingest.chunk_encoding import ChunkEncoder, ChunksAlone, ChunksInOnePass
@@ -91,6 +91,7 @@ class Ingestor:
         )
         self._committer = Committer(index, journal, self._retry, collect_after_s)
         self.progress = Progress()
+        self.last_trouble = ""  # for which something was tried again; progress.retries counts how often
 
     async def ingest(self, document: Document) -> Receipt:
         """Ingest one document; raises what it was rejected for, and what :meth:`ingest_all` raises."""
@@ -206,7 +207,11 @@ class Ingestor:
         )
 
     async def _retry(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
-        return await with_retries(call, self._retry_delays_s, lambda _: self._report(retries=self.progress.retries + 1))
+        return await with_retries(call, self._retry_delays_s, self._note_trouble)
+
+    def _note_trouble(self, error: MambaSearchError) -> None:
+        self.last_trouble = str(error)
+        self._report(retries=self.progress.retries + 1)
 
     def _report_encoded(self, chunks: int, tokens: int) -> None:
         self._report(

@@ -119,7 +119,7 @@ def _hash(slots: Sequence[Slot]) -> None:
 def checked(item: Item) -> Slot:
     """Make an item's slot; one that breaks a limit gets its receipt at once."""
     if isinstance(item, LoadError):
-        slot = Slot(DocumentKey("", ""), item.source)
+        slot = Slot(DocumentKey("", item.document_id), item.source)
         slot.reject(item.error)
         return slot
     slot = Slot(DocumentKey(item.tenant, item.document_id), item.source, document=item)

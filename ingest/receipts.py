@@ -18,6 +18,16 @@ class Outcome(Enum):
     REJECTED = "rejected"
 
 
+class Stage(Enum):
+    """Where on its way into the index a document failed."""
+
+    READ = "read"
+    CHUNK = "chunk"
+    ENCODE = "encode"
+    WRITE = "write"
+    COMMIT = "commit"
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of one document: durable and searchable, or rejected with the reason."""
@@ -29,6 +39,7 @@ class Receipt:
     token_count: int = 0
     generation: int = 0  # of the version in the index, from 1; 0 where it was rejected
     error: MambaSearchError | None = None  # where it was rejected
+    stage: Stage | None = None  # at which it was
 
     @property
     def field(self) -> str:
@@ -42,6 +53,7 @@ class LoadError:
 
     source: str  # the file, and the line where it has lines
     error: InvalidInput
+    document_id: str = ""  # where it is known
 
 
 @dataclass(frozen=True, slots=True)

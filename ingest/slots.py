@@ -12,7 +12,7 @@ from encoder.errors import InvalidInput, MambaSearchError
 from ingest.chunking import Chunk
 from ingest.documents import Document
 from ingest.index.interface import DocumentKey, DocumentRecord, IndexedChunk, SparseVector, StoredChunk
-from ingest.receipts import Outcome, Receipt
+from ingest.receipts import Outcome, Receipt, Stage
 
 
 @dataclass(slots=True)
@@ -47,7 +47,19 @@ class Slot:
 
     def reject(self, error: MambaSearchError) -> None:
         """Give the receipt that says why it is not ingested."""
-        self.receipt = Receipt(self.key.document_id, self.source, Outcome.REJECTED, error=error)
+        self.receipt = Receipt(
+            self.key.document_id, self.source, Outcome.REJECTED, error=error, stage=self._stage(error)
+        )
+
+    def _stage(self, error: MambaSearchError) -> Stage:
+        """Tell by how far it came what refused it."""
+        if not self.content_hash:
+            return Stage.READ
+        if not self.generation:
+            return Stage.CHUNK
+        if error is not self.error:
+            return Stage.COMMIT
+        return Stage.ENCODE if isinstance(error, InvalidInput) else Stage.WRITE
 
     def indexed(self, chunk: Chunk, embedding: NDArray[np.float32]) -> IndexedChunk:
         """Say what the index gets of one of its chunks; ``embedding`` is ``(d,)``."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.duration_pb2 import Duration
 from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
-from encoder.errors import InvalidInput, NotFound, Overloaded
+from encoder.errors import InvalidInput, Overloaded
 from encoder.grpc_errors import code_of
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
@@ -21,18 +21,26 @@ from ingest.chunk_encoding import make_chunk_encoder
 from ingest.chunking import Chunker
 from ingest.collecting import on_duty
 from ingest.cutting.processes import CuttingProcesses
-from ingest.documents import DEFAULT_TENANT, DOCUMENT_ID_BYTES_MAX, Document, named_tenant
+from ingest.documents import DEFAULT_TENANT, Document
 from ingest.index import wire
-from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
+from ingest.index.interface import VectorIndex
+from ingest.jobs.running import JobRunner, Worker, at_work
+from ingest.jobs.store import JobStore
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
-from ingest.receipts import Outcome, Receipt
+from ingest.read_ahead import Item
+from ingest.receipts import LoadError, Outcome, Receipt
 from ingest.states import open_states
 from services.backends import Backends, make_backends, serve_until
+from services.document_methods import DocumentMethods
 from services.grpc_server import GrpcServer, stop_signal
+from services.job_methods import JobMethods
+from services.job_rules import make_rules
 from services.local_machine import usable_cores
+from services.pacing import Pause, with_pauses
 from services.process import run
 from services.settings import IngestSettings
+from services.status import unexpected
 
 SERVICE = ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 # A text of 64 MiB, and what goes with it.
@@ -52,19 +60,13 @@ _OUTCOMES = {
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What writes to the index and what reads from it. All streams share the one writer."""
-
-    ingestor: Ingestor
-    index: VectorIndex
-
-
-class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
+class IngestServicer(DocumentMethods, JobMethods):
     """Turns messages into documents, and receipts back; its exceptions become statuses in the server's interceptor."""
 
-    def __init__(self, backends: Backends[Worker], *, streams_max: int) -> None:
-        self._backends = backends
+    def __init__(self, backends: Backends[Worker], runner: JobRunner, *, streams_max: int) -> None:
+        DocumentMethods.__init__(self, backends)
+        JobMethods.__init__(self, runner)
+        self._check_tenant = runner.rules.check_tenant
         self._streams_max = streams_max
         self._streams = 0
 
@@ -75,30 +77,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         del context
         worker = self._backends.get()
         with self._place():
-            async with aclosing(worker.ingestor.ingest_all(_documents(request_iterator))) as receipts:
-                async for receipt in receipts:
-                    yield _receipt_message(receipt)
-
-    async def GetDocument(  # noqa: N802 - the proto's name
-        self, request: ingest_pb2.GetDocumentRequest, context: _Context
-    ) -> ingest_pb2.Document:
-        """Read one document's record."""
-        del context
-        _check_id(request.document_id)
-        key = DocumentKey(named_tenant(request.tenant), request.document_id)
-        records = await self._backends.get().index.get_records([key])
-        if key not in records:
-            raise NotFound(f"There is no document {request.document_id!r} in the index.")
-        return _record_message(records[key])
-
-    async def DeleteDocument(  # noqa: N802 - the proto's name
-        self, request: ingest_pb2.DeleteDocumentRequest, context: _Context
-    ) -> ingest_pb2.DeleteDocumentResponse:
-        """Take a document out of the index."""
-        del context
-        _check_id(request.document_id)
-        count = await self._backends.get().ingestor.delete(request.document_id, named_tenant(request.tenant))
-        return ingest_pb2.DeleteDocumentResponse(chunk_count=count)
+            receipts = worker.ingestor.ingest_all(_documents(request_iterator, self._check_tenant))
+            async with aclosing(with_pauses(receipts, worker.ingestor)) as answers:
+                async for answer in answers:
+                    yield _pause_message(answer) if isinstance(answer, Pause) else _receipt_message(answer)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -115,24 +97,31 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             self._streams -= 1
 
 
-async def _documents(requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest]) -> AsyncIterator[Document]:
+async def _documents(
+    requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest], check_tenant: Callable[[str], None]
+) -> AsyncIterator[Item]:
     async for request in requests:
+        tenant = request.tenant or DEFAULT_TENANT
+        try:
+            check_tenant(tenant)
+        except InvalidInput as error:
+            yield LoadError(request.source, error, request.document_id)
+            continue
         yield Document(
             document_id=request.document_id,
             text=request.text,
             title=request.title,
             source=request.source,
             metadata=wire.metadata_from_messages(request.metadata),
-            tenant=request.tenant or DEFAULT_TENANT,
+            tenant=tenant,
             growing=request.growing,
         )
 
 
-def _check_id(document_id: str) -> None:
-    id_bytes = len(document_id.encode())
-    if not 1 <= id_bytes <= DOCUMENT_ID_BYTES_MAX:
-        message = f"document_id has {id_bytes} bytes; 1 to {DOCUMENT_ID_BYTES_MAX} are allowed."
-        raise InvalidInput("document_id", message)
+def _pause_message(pause: Pause) -> ingest_pb2.IngestDocumentsResponse:
+    delay = Duration()
+    delay.FromTimedelta(timedelta(seconds=pause.delay_s))
+    return ingest_pb2.IngestDocumentsResponse(slow_down=ingest_pb2.SlowDown(retry_delay=delay, reason=pause.reason))
 
 
 def _receipt_message(receipt: Receipt) -> ingest_pb2.IngestDocumentsResponse:
@@ -149,25 +138,8 @@ def _receipt_message(receipt: Receipt) -> ingest_pb2.IngestDocumentsResponse:
     )
 
 
-def _record_message(record: DocumentRecord) -> ingest_pb2.Document:
-    ingested_at = Timestamp()
-    ingested_at.FromDatetime(record.ingested_at)
-    return ingest_pb2.Document(
-        document_id=record.document_id,
-        title=record.title,
-        source=record.source,
-        generation=record.generation,
-        chunk_count=record.chunk_count,
-        token_count=record.token_count,
-        char_count=record.char_count,
-        content_hash=record.content_hash,
-        ingested_at=ingested_at,
-        metadata=wire.metadata_to_messages(record.metadata),
-    )
-
-
 async def serve(settings: IngestSettings) -> None:
-    """Serve until SIGTERM or SIGINT; streams that have not ended a few seconds later are cut off."""
+    """Serve until SIGTERM or SIGINT; jobs are given back then, and streams that do not end within seconds cut off."""
     stop = stop_signal()
     tokenizer = await asyncio.to_thread(Tokenizer.load, settings.passage_model)
     chunker, chunk_encoder = Chunker(tokenizer), make_chunk_encoder(settings.chunk_encoding, tokenizer)
@@ -198,7 +170,13 @@ async def serve(settings: IngestSettings) -> None:
         encoder_timeout_s=settings.encoder_timeout_s,
         requests_max=_ENCODER_REQUESTS_MAX,
     )
-    servicer = IngestServicer(backends, streams_max=settings.ingest_streams_max)
+    runner = JobRunner(
+        JobStore(journal.database, lease_s=journal.lease_s, now=journal.now),
+        backends.get,
+        make_rules(settings),
+        unexpected,
+    )
+    servicer = IngestServicer(backends, runner, streams_max=settings.ingest_streams_max)
     server = GrpcServer(
         SERVICE,
         lambda grpc_server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, grpc_server),
@@ -206,8 +184,11 @@ async def serve(settings: IngestSettings) -> None:
         calls_max=2 * settings.ingest_streams_max + 64,
     )
     try:
-        async with on_duty(journal, lambda: backends.get().index, collect_after_s):
-            await serve_until(stop, server, settings.ingest_host, settings.ingest_port, backends)
+        async with (
+            on_duty(journal, lambda: backends.get().index, collect_after_s),
+            at_work(runner, stop) as jobs_given_back,
+        ):
+            await serve_until(jobs_given_back, server, settings.ingest_host, settings.ingest_port, backends)
     finally:
         if cutting:
             await cutting.close()

@@ -286,6 +286,44 @@ class IngestDoorSettings(StateSettings):
     )
 
 
+class JobSettings(Settings):
+    """What jobs may do, and whose documents there may be. Lists have commas between their names."""
+
+    ingest_jobs_max: int = Field(2, ge=1, le=64, description="Jobs that an ingestion worker works on at once.")
+    ingest_job_attempts_max: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="Attempts in a row, without progress, after which a job that waits for encoder, index or journal "
+        "fails.",
+    )
+    ingest_folders: str = Field(
+        "",
+        pattern=r"^(/[^,]*(,/[^,]*)*)?$",
+        description="Folders that jobs may read on the worker's machine: absolute paths, with commas between them. "
+        "Default: none.",
+    )
+    ingest_schemes: str = Field(
+        "",
+        pattern=r"^((https?|s3|gs)(,(https?|s3|gs))*)?$",
+        description="What else jobs may read: of https, http, s3 and gs, with commas between them. Default: nothing.",
+    )
+    ingest_hosts: str = Field(
+        "",
+        pattern=r"^\S*$",
+        description="Hosts and buckets that jobs may read, with commas between them; *.example.org is all below it, * "
+        "any. Default: none.",
+    )
+    ingest_internal_addresses: bool = Field(
+        default=False, description="Whether those hosts may be of this machine or of a private network."
+    )
+    tenants: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_-]{1,64}(,[A-Za-z0-9_-]{1,64})*)?$",
+        description="Tenants that there are, with commas between them; documents of others are refused. Default: any.",
+    )
+
+
 class DataSettings(Settings):
     """Where data lives."""
 
@@ -295,7 +333,7 @@ class DataSettings(Settings):
     )
 
 
-class IngestSettings(IngestDoorSettings, PassageModelSettings, BackendSettings, DataSettings):
+class IngestSettings(IngestDoorSettings, JobSettings, PassageModelSettings, BackendSettings, DataSettings):
     """The ingestion worker."""
 
 
@@ -307,7 +345,13 @@ class IndexOwnerSettings(DataSettings):
 
 
 class UpSettings(
-    EncoderSettings, SearchDoorSettings, IngestDoorSettings, IndexOwnerSettings, QdrantSettings, ChunkSettings
+    EncoderSettings,
+    SearchDoorSettings,
+    IngestDoorSettings,
+    JobSettings,
+    IndexOwnerSettings,
+    QdrantSettings,
+    ChunkSettings,
 ):
     """``mamba-search up``: every part on this machine. Where each answers follows from hosts and ports."""
 

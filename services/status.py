@@ -76,6 +76,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 handler.request_deserializer,
                 handler.response_serializer,
             )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded_stream(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
+            )
         raise NotImplementedError(method)
 
 
@@ -94,9 +98,11 @@ def _guarded(handler: Callable[..., Any], method: str) -> Callable[..., Any]:
 
 
 def _guarded_stream(handler: Callable[..., Any], method: str) -> Callable[..., Any]:
-    async def guarded(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[object]:
+    """Guard a handler whose answer is a stream; what it is asked may be one, too."""
+
+    async def guarded(asked: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[object]:
         try:
-            async for response in handler(requests, context):
+            async for response in handler(asked, context):
                 yield response
         except (errors.MambaSearchError, TimeoutError) as error:
             await _abort(context, error)

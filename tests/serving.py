@@ -16,6 +16,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.index.embedded import EmbeddedIndex
+from ingest.jobs.running import at_work
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from services import ingest_service, search_service
@@ -24,6 +25,7 @@ from services.grpc_server import GrpcServer
 from services.ingest_service import IngestServicer, Worker
 from services.search_service import SearchServicer
 from services.searcher import Searcher
+from tests.job_running import make_runner
 
 MESSAGE_BYTES_MAX = 96 * 1024 * 1024
 
@@ -92,7 +94,8 @@ async def _services(directory: Path, encoder: Encoder, ingest_port: int) -> Asyn
     assert await searching.check() is None
     assert await ingesting.check() is None
     search = SearchServicer(searching, timeout_s=10, concurrency_max=8)
-    ingest = IngestServicer(ingesting, streams_max=2)
+    runner = make_runner(journal.database, ingesting.get)
+    ingest = IngestServicer(ingesting, runner, streams_max=2)
 
     def register_search(server: grpc.aio.Server) -> None:
         search_pb2_grpc.add_SearchServiceServicer_to_server(search, server)
@@ -104,6 +107,7 @@ async def _services(directory: Path, encoder: Encoder, ingest_port: int) -> Asyn
         async with (
             _listening(search_service.SERVICE, register_search) as search_target,
             _listening(ingest_service.SERVICE, register_ingest, ingest_port) as ingest_target,
+            at_work(runner, asyncio.Event()),
         ):
             yield Targets(search_target, ingest_target)
     finally:

@@ -22,6 +22,7 @@ from services.grpc_server import GrpcServer
 from services.ingest_service import MESSAGE_BYTES_MAX, SERVICE, IngestServicer, Worker
 from tests.fakes import FakeEncoder
 from tests.indexing import make_chunker
+from tests.job_running import make_runner
 
 CHUNKER = make_chunker(256)
 
@@ -72,7 +73,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         return Worker(Ingestor(used, opened, CHUNKER, journal, retry_delays_s=()), opened)
 
     backends = Backends(encoder, open_index, make, CHUNKER.fingerprint)
-    servicer = IngestServicer(backends, streams_max=2)
+    servicer = IngestServicer(backends, make_runner(journal.database, backends.get), streams_max=2)
     server = GrpcServer(
         SERVICE,
         lambda grpc_server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, grpc_server),

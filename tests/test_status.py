@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
+from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc, jobs_pb2
 
 from encoder import errors
 from services.status import StatusInterceptor, exit_code, unexpected
@@ -59,17 +59,23 @@ async def test_a_stream_ends_with_its_status_after_what_came_before(
             yield ingest_pb2.IngestDocumentsResponse(document_id="first")
             raise error
 
+        async def WatchJob(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+            yield jobs_pb2.Job(job_id=request.job_id)
+            raise error
+
     server = grpc.aio.server(interceptors=[StatusInterceptor()])
     ingest_pb2_grpc.add_IngestServiceServicer_to_server(Servicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    answers = []
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as failure:  # noqa: PT012 - the loop is the statement
-            async for answer in ingest_pb2_grpc.IngestServiceStub(channel).IngestDocuments(iter([])):
-                answers.append(answer.document_id)  # noqa: PERF401 - those before the failure count
+        stub = ingest_pb2_grpc.IngestServiceStub(channel)
+        for call in (stub.IngestDocuments(iter([])), stub.WatchJob(jobs_pb2.WatchJobRequest(job_id="first"))):
+            answers = []
+            with pytest.raises(grpc.aio.AioRpcError) as failure:  # noqa: PT012 - the loop is the statement
+                async for answer in call:
+                    answers.append(answer)  # noqa: PERF401 - those before the failure count
+            assert len(answers) == 1
+            assert failure.value.code() is code
+            assert words in failure.value.details()
+            assert "secret" not in failure.value.details()
     await server.stop(None)
-    assert answers == ["first"]
-    assert failure.value.code() is code
-    assert words in failure.value.details()
-    assert "secret" not in failure.value.details()

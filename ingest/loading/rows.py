@@ -30,6 +30,7 @@ def make_document(
         source=_read_string(row, "source", place) or place,
         metadata=metadata,
         tenant=DEFAULT_TENANT if row.get("tenant") is None else _read_string(row, "tenant", place),
+        read_from=place,
     )
     try:
         check_tenant(document.tenant)

@@ -32,7 +32,7 @@ class SeenDocuments:
         """Note a document; :class:`InvalidInput` names the source that gave one of this id before."""
         key = "\0".join((document.tenant, document.document_id)).encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(key, digest_size=HASH_BYTES).digest()
-        source = document.source.encode("utf-8", "replace").decode()
+        source = document.place.encode("utf-8", "replace").decode()
         try:
             new = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, source)).rowcount
             if new:

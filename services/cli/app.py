@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from encoder.errors import InvalidInput, MambaSearchError
+from services.cli import dead_letters, documents, jobs
 from services.cli.bulk_load import bulk_load
 from services.cli.convert import convert
 from services.cli.encode import encode
@@ -69,6 +70,31 @@ class _Command(typer.core.TyperCommand):
         return super().invoke(ctx)
 
 
+_GROUPS: Sequence[tuple[str, str, Mapping[str, Callable[..., None]]]] = (
+    (
+        "jobs",
+        "Ingestion that the worker does by itself.",
+        {
+            "create": jobs.create,
+            "list": jobs.list_jobs,
+            "show": jobs.show,
+            "watch": jobs.watch,
+            "cancel": jobs.cancel,
+        },
+    ),
+    (
+        "dead-letters",
+        "What jobs could not ingest.",
+        {"list": dead_letters.list_letters, "replay": dead_letters.replay},
+    ),
+    (
+        "documents",
+        "What is in the index.",
+        {"list": documents.list_documents, "show": documents.show, "delete": documents.delete},
+    ),
+)
+
+
 def _make_app() -> typer.Typer:
     app = typer.Typer(
         help="Search long documents: a Mamba encoder, Qdrant's engine, gRPC.",
@@ -79,6 +105,11 @@ def _make_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for command in (up, ingest, bulk_load, reindex, search, encode, evaluate, convert, train, mine, fit_fusion):
         app.command(cls=_Command)(command)
+    for name, help_text, commands in _GROUPS:
+        group = typer.Typer(help=help_text, no_args_is_help=True)
+        for word, group_command in commands.items():
+            group.command(word, cls=_Command)(group_command)
+        app.add_typer(group, name=name)
     return app
 
 

@@ -24,13 +24,14 @@ async def open_channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-def call_error(error: grpc.aio.AioRpcError, service: str, target: str) -> MambaSearchError:
-    """Say what went wrong; where nothing answers at ``target``, say both ways to go on."""
+def call_error(error: grpc.aio.AioRpcError, service: str, target: str, *, works_alone: bool = True) -> MambaSearchError:
+    """Say what went wrong; where nothing answers at ``target``, say how to go on (``works_alone``: without, too)."""
     if error.code() is grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
-        return Unavailable(
-            f"No {service} answers at {target}; start one with `mamba-search up`, name another with --target, or give "
-            "--data-dir to work in this process on a directory."
-        )
+        ways = ["start one with `mamba-search up`", "name another with --target"]
+        if works_alone:
+            ways.append("give --data-dir to work in this process on a directory")
+        listed = f"{', '.join(ways[:-1])}{',' if works_alone else ''} or {ways[-1]}"
+        return Unavailable(f"No {service} answers at {target}; {listed}.")
     return error_of(
         error.code(),
         error.details() or "",

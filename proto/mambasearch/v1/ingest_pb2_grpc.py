@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from mambasearch.v1 import ingest_pb2 as mambasearch_dot_v1_dot_ingest__pb2
+from mambasearch.v1 import jobs_pb2 as mambasearch_dot_v1_dot_jobs__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,51 @@ class IngestServiceStub:
                 request_serializer=mambasearch_dot_v1_dot_ingest__pb2.DeleteDocumentRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_ingest__pb2.DeleteDocumentResponse.FromString,
                 _registered_method=True)
+        self.ListDocuments = channel.unary_unary(
+                '/mambasearch.v1.IngestService/ListDocuments',
+                request_serializer=mambasearch_dot_v1_dot_ingest__pb2.ListDocumentsRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_ingest__pb2.ListDocumentsResponse.FromString,
+                _registered_method=True)
+        self.DeleteByFilter = channel.unary_unary(
+                '/mambasearch.v1.IngestService/DeleteByFilter',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.DeleteByFilterRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.CreateIngestJob = channel.unary_unary(
+                '/mambasearch.v1.IngestService/CreateIngestJob',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.CreateIngestJobRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.GetJob = channel.unary_unary(
+                '/mambasearch.v1.IngestService/GetJob',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.ListJobs = channel.unary_unary(
+                '/mambasearch.v1.IngestService/ListJobs',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.WatchJob = channel.unary_stream(
+                '/mambasearch.v1.IngestService/WatchJob',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/mambasearch.v1.IngestService/CancelJob',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/mambasearch.v1.IngestService/ListDeadLetters',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetters = channel.unary_unary(
+                '/mambasearch.v1.IngestService/ReplayDeadLetters',
+                request_serializer=mambasearch_dot_v1_dot_jobs__pb2.ReplayDeadLettersRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -61,6 +107,7 @@ class IngestServiceServicer:
         and searchable. A bad document is acknowledged as rejected, with the reason; the stream goes on, except that
         a message of over 65 MiB ends it with RESOURCE_EXHAUSTED: documents without an acknowledgement may be sent again.
         The service reads ahead of its acknowledgements by a bounded number of documents and then lets the client wait.
+        While encoder or index is away or overloaded, it says so by slow_down, and when to send more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +122,71 @@ class IngestServiceServicer:
 
     def DeleteDocument(self, request, context):
         """Takes a document out of the index. NOT_FOUND where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDocuments(self, request, context):
+        """The records of a tenant's documents, in the index's own order, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteByFilter(self, request, context):
+        """Deletes the documents that a filter means, as a job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateIngestJob(self, request, context):
+        """Has the worker read sources and ingest what they hold, as a job. RESOURCE_EXHAUSTED where 1000 jobs have not ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJob(self, request, context):
+        """A job as it stands. NOT_FOUND where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobs(self, request, context):
+        """Jobs, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJob(self, request, context):
+        """A job as it stands, and again on each change, a few times a second at most, until it has ended. Who reads slowly
+        sees fewer, and always the last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJob(self, request, context):
+        """Ends a job; one that runs ends a moment later. A job that has ended stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """What jobs could not ingest, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetters(self, request, context):
+        """Reads again what became dead letters, as a job: all of a job's, or some. A letter that succeeds is no more.
+        NOT_FOUND where there is none to replay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +209,51 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.DeleteDocument,
                     request_deserializer=mambasearch_dot_v1_dot_ingest__pb2.DeleteDocumentRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_ingest__pb2.DeleteDocumentResponse.SerializeToString,
+            ),
+            'ListDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDocuments,
+                    request_deserializer=mambasearch_dot_v1_dot_ingest__pb2.ListDocumentsRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_ingest__pb2.ListDocumentsResponse.SerializeToString,
+            ),
+            'DeleteByFilter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteByFilter,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.DeleteByFilterRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'CreateIngestJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateIngestJob,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.CreateIngestJobRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'GetJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJob,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.GetJobRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'ListJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobs,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.ListJobsRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'WatchJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJob,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.WatchJobRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.CancelJobRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetters,
+                    request_deserializer=mambasearch_dot_v1_dot_jobs__pb2.ReplayDeadLettersRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_jobs__pb2.Job.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +338,249 @@ class IngestService:
             '/mambasearch.v1.IngestService/DeleteDocument',
             mambasearch_dot_v1_dot_ingest__pb2.DeleteDocumentRequest.SerializeToString,
             mambasearch_dot_v1_dot_ingest__pb2.DeleteDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/ListDocuments',
+            mambasearch_dot_v1_dot_ingest__pb2.ListDocumentsRequest.SerializeToString,
+            mambasearch_dot_v1_dot_ingest__pb2.ListDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteByFilter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/DeleteByFilter',
+            mambasearch_dot_v1_dot_jobs__pb2.DeleteByFilterRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateIngestJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/CreateIngestJob',
+            mambasearch_dot_v1_dot_jobs__pb2.CreateIngestJobRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/GetJob',
+            mambasearch_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/ListJobs',
+            mambasearch_dot_v1_dot_jobs__pb2.ListJobsRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/WatchJob',
+            mambasearch_dot_v1_dot_jobs__pb2.WatchJobRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/CancelJob',
+            mambasearch_dot_v1_dot_jobs__pb2.CancelJobRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/ListDeadLetters',
+            mambasearch_dot_v1_dot_jobs__pb2.ListDeadLettersRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IngestService/ReplayDeadLetters',
+            mambasearch_dot_v1_dot_jobs__pb2.ReplayDeadLettersRequest.SerializeToString,
+            mambasearch_dot_v1_dot_jobs__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,12 @@ class Node:
         process.kill()
         process.wait()
 
+    def stop(self, part: str) -> int:
+        """Ask a part to end (SIGTERM), wait until it has, and give its exit code."""
+        process = self._running.pop(part)
+        process.terminate()
+        return process.wait()
+
     async def stop_at(self, worker: str, point: str, timeout_s: float) -> bool:
         """Wait until a worker stops itself at a point; say whether it has come there in time."""
         (self._points(worker) / ARMED).write_text(point)

@@ -1,0 +1,1 @@
+"""Jobs: ingestion and deletion that outlive the process that was asked for them."""
