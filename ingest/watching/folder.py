@@ -70,7 +70,8 @@ class WatchedFolder:
         if count:
             self._state.keep_identity(identity)
         self._looks += 1
-        hidden = [error.source for error in errors]
+        # Where there are more than can be kept, any of what is missing may be below one of them.
+        hidden = [error.source for error in errors] if len(errors) < ERRORS_MAX else [str(self.root)]
         seen_at = FIRST_LOOK if self._looks == 1 else now
         noted: list[tuple[str, KnownFile]] = []
         due, gone = [], []

@@ -41,6 +41,9 @@ async def test_progress_is_told(encoder: MoodyEncoder, index: MoodyIndex, journa
     assert (last.documents, last.ingested, last.unchanged, last.rejected) == (4, 2, 1, 1)
     assert last.chunks == sum(receipt.chunk_count for receipt in receipts)
     assert last.tokens == sum(receipt.token_count for receipt in receipts)
+    assert (last.chunks_cut, last.chunks_encoded, last.tokens_encoded) == (last.chunks, last.chunks, last.tokens)
+    assert last.bytes_cut == last.text_bytes
+    assert any(told_then.chunks_cut > told_then.chunks_encoded for told_then in told)
     assert last.text_bytes == 2 * len(documents[0].text) + len(documents[2].text)
     assert all(before.chunks <= after.chunks for before, after in itertools.pairwise(told))
 
