@@ -122,7 +122,7 @@ class Clock:
 
 async def clear(index: VectorIndex, journal: Journal) -> Collected:
     """Clear away as if all searches had ended, and all leases of what nobody goes on with."""
-    clock = journal._now
+    clock = journal.now
     assert isinstance(clock, Clock)
     clock.now += 1000
     return await Collector(index, journal, 0).collect(within_s=1e6)

@@ -19,7 +19,7 @@ from ingest.documents import Document
 from ingest.receipts import LoadError, Outcome
 from services.cli import ingest_stream
 from services.cli.app import run
-from services.cli.ingest_stream import ingest_over_grpc
+from services.cli.ingest_stream import OverGrpc
 from services.status import StatusInterceptor
 from tests.fakes import FakeEncoder
 from tests.loading.files import write
@@ -145,7 +145,7 @@ async def send(refusals: int, count: int, pause_s: int = 0) -> tuple[BusyService
             yield Document(f"d{number}", "text")
 
     try:
-        receipts = [receipt async for receipt in ingest_over_grpc(f"127.0.0.1:{port}", read())]
+        receipts = [receipt async for receipt in OverGrpc(f"127.0.0.1:{port}", 30).ingest(read())]
     finally:
         await server.stop(None)
     assert all(receipt.outcome is Outcome.INGESTED for receipt in receipts)

@@ -326,7 +326,7 @@ async def test_a_journal_that_is_ahead_of_its_index_costs_no_chunk_of_a_record(
 
 async def _settle(index: MoodyIndex, journal: Journal) -> None:
     """Settle what was abandoned, while what is due later stays."""
-    clock = journal._now
+    clock = journal.now
     assert isinstance(clock, Clock)
     clock.now += 1000
     assert (await Collector(index, journal, 60).collect()).attempts == 1
