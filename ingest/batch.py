@@ -12,22 +12,24 @@ import logging
 import os
 import pickle
 import secrets
+import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from encoder.errors import MambaSearchError, Unavailable
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
-from ingest.bulk.checkpoint import Checkpoint, PartOutcome, Totals
+from ingest.bulk.checkpoint import Checkpoint, Totals
 from ingest.bulk.cutting import BUNDLE_TOKENS, Cutter
 from ingest.bulk.documents import Bundle, DeadLetter
 from ingest.bulk.filling import DocumentEncoder, write_documents
 from ingest.bulk.parts import Part
 from ingest.bulk.seen import SeenKeys
+from ingest.bulk.tally import Tally
 from ingest.chunk_encoding import ChunkEncoding, make_chunk_encoder
 from ingest.chunking import Chunker
 from ingest.index.interface import VectorIndex
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     import ray.data
 
 COLUMN = "bundle"
+CONNECT_TIMEOUT_S = 10.0
+CAUSES_MAX = 16
 
 
 class EncoderFactory(Protocol):
@@ -91,6 +95,8 @@ def joined_ray(address: str | None) -> Iterator[None]:
         # Whoever reaches Ray's ports can run code: a secret of this run, and this machine's address is loopback.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.update(token | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})  # noqa: TID251
+    if address:
+        _check_answers(address)
     import ray
 
     with tempfile.TemporaryDirectory(prefix="mamba-ray-", ignore_cleanup_errors=True) as directory:
@@ -103,6 +109,17 @@ def joined_ray(address: str | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise :class:`Unavailable` where nobody listens at HOST:PORT: Ray itself would try for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "//" in host:
+        return  # auto, or of Ray's client
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise Unavailable(f"Ray at {address} cannot be reached ({error}); start it.") from error
 
 
 def load(
@@ -120,7 +137,7 @@ def load(
     finished, either; the rest is loaded, and it is told.
     """
     finished = checkpoint.finished()
-    tally = _Tally(checkpoint, sum_totals(finished.values()), len(finished), report)
+    tally = Tally(checkpoint, report)
     pending = [(number, part) for number, part in enumerate(parts) if number not in finished]
     if pending:
         with joined_ray(ray_address):
@@ -129,7 +146,7 @@ def load(
 
 
 def _run(
-    pending: Sequence[tuple[int, Part]], stages: Stages, pools: Pools, tally: _Tally, seen_before: Iterator[bytes]
+    pending: Sequence[tuple[int, Part]], stages: Stages, pools: Pools, tally: Tally, seen_before: Iterator[bytes]
 ) -> None:
     import ray
 
@@ -138,17 +155,12 @@ def _run(
         for hashes in _grouped(seen_before):
             ray.get(seen.add.remote(hashes))
         for row in _pipeline(pending, stages, pools, seen).iter_rows():
-            tally.add(pickle.loads(row[COLUMN]))  # noqa: S301 - our own, of a moment ago
+            arrived = pickle.loads(row[COLUMN])  # noqa: S301 - our own, of a moment ago
+            if isinstance(arrived, MambaSearchError):
+                raise arrived
+            tally.add(arrived)
     except ray.exceptions.RayError as error:
         raise _cause(error) from error
-
-
-def sum_totals(found: Iterable[Totals]) -> Totals:
-    """Add up the totals of parts."""
-    total = Totals()
-    for one in found:
-        total = total.plus(one)
-    return total
 
 
 def _pipeline(numbered: Sequence[tuple[int, Part]], stages: Stages, pools: Pools, seen: Any) -> ray.data.Dataset:  # noqa: ANN401 - an actor's handle
@@ -204,8 +216,11 @@ class _Cut:
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         number, part = pickle.loads(row["part"])  # noqa: S301 - our own
-        for bundle in self._cutter.cut(number, part):
-            yield {COLUMN: pickle.dumps(bundle)}
+        try:
+            for bundle in self._cutter.cut(number, part):
+                yield {COLUMN: pickle.dumps(bundle)}
+        except MambaSearchError as error:
+            yield {COLUMN: pickle.dumps(_cause(error))}
 
 
 class _Encode:
@@ -217,17 +232,19 @@ class _Encode:
         self._encoder: DocumentEncoder | None = None
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return await _passing_errors(batch, self._encode)
+
+    async def _encode(self, bundle: Bundle) -> Bundle:
         async with self._making:
             if self._encoder is None:  # made in the loop that uses it
                 self._encoder = await self._make()
-        bundle: Bundle = pickle.loads(batch[COLUMN][0])  # noqa: S301
         await self._encoder.encode(bundle.documents)
         for document in bundle.documents:
             if document.error is not None:
                 record = document.record
                 bundle.dead.append(DeadLetter(record.source, record.document_id, "encode", str(document.error)))
         bundle.documents = [document for document in bundle.documents if document.error is None]
-        return {COLUMN: [pickle.dumps(bundle)]}
+        return bundle
 
     async def _make(self) -> DocumentEncoder:
         stages = self._stages
@@ -246,10 +263,12 @@ class _Write:
         self._index: VectorIndex | None = None
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return await _passing_errors(batch, self._write)
+
+    async def _write(self, bundle: Bundle) -> tuple[Bundle, Totals]:
         async with self._opening:
             if self._index is None:
                 self._index = await self._open_index()
-        bundle: Bundle = pickle.loads(batch[COLUMN][0])  # noqa: S301
         await write_documents(self._index, bundle.documents)
         totals = Totals(
             documents=len(bundle.documents),
@@ -258,51 +277,18 @@ class _Write:
             dead=len(bundle.dead),
         )
         bundle.documents = []
-        return {COLUMN: [pickle.dumps((bundle, totals))]}
+        return bundle, totals
 
 
-@dataclass(slots=True)
-class _Arriving:
-    """A part of which bundles have come."""
-
-    outcome: PartOutcome = field(default_factory=PartOutcome)
-    numbers: set[int] = field(default_factory=set)
-    count: int | None = None  # of all its bundles, once the last one has come
-
-
-class _Tally:
-    """Puts together what comes in any order, and writes down what is finished."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, totals: Totals, parts: int, report: Callable[[Totals, int], None]
-    ) -> None:
-        self.totals = totals
-        self.failures: dict[str, str] = {}
-        self._checkpoint = checkpoint
-        self._parts = parts
-        self._report = report
-        self._arriving: dict[int, _Arriving] = {}
-
-    def add(self, arrived: tuple[Bundle, Totals]) -> None:
-        bundle, totals = arrived
-        part = self._arriving.setdefault(bundle.part, _Arriving())
-        if bundle.number in part.numbers:
-            return  # Ray has done it twice
-        part.numbers.add(bundle.number)
-        part.outcome.totals = part.outcome.totals.plus(totals)
-        part.outcome.hashes += bundle.hashes
-        part.outcome.dead += bundle.dead
-        self.totals = self.totals.plus(totals)
-        if bundle.failure:
-            self.failures[self._checkpoint.plan.parts[bundle.part]] = bundle.failure
-        if bundle.last:
-            part.count = bundle.number + 1
-        if len(part.numbers) == part.count:
-            del self._arriving[bundle.part]
-            if self._checkpoint.plan.parts[bundle.part] not in self.failures:
-                self._checkpoint.finish(bundle.part, part.outcome)
-                self._parts += 1
-        self._report(self.totals, self._parts)
+async def _passing_errors(batch: dict[str, Any], work: Callable[[Bundle], Awaitable[object]]) -> dict[str, Any]:
+    """Do a stage's work; an error travels on to the end, since Ray would add pages to one that is raised."""
+    given: Bundle | MambaSearchError = pickle.loads(batch[COLUMN][0])  # noqa: S301 - our own
+    if isinstance(given, MambaSearchError):
+        return {COLUMN: [pickle.dumps(given)]}
+    try:
+        return {COLUMN: [pickle.dumps(await work(given))]}
+    except MambaSearchError as error:
+        return {COLUMN: [pickle.dumps(error)]}
 
 
 def _grouped(hashes: Iterator[bytes], size: int = 65_536) -> Iterator[list[bytes]]:
@@ -317,10 +303,14 @@ def _grouped(hashes: Iterator[bytes], size: int = 65_536) -> Iterator[list[bytes
 
 
 def _cause(error: BaseException) -> MambaSearchError:
-    """Find what a stage raised in what Ray has wrapped around it."""
+    """Find what a stage raised in what Ray has wrapped around it: an error that is of our class, too, but not ours."""
     found: BaseException | None = error
-    for _ in range(16):
-        if found is None or isinstance(found, MambaSearchError):
+    for _ in range(CAUSES_MAX):
+        inner = getattr(found, "cause", None) if found is not None else None
+        if isinstance(inner, BaseException):
+            found = inner
+        elif found is None or isinstance(found, MambaSearchError):
             break
-        found = getattr(found, "cause", None) or found.__cause__ or found.__context__
+        else:
+            found = found.__cause__ or found.__context__
     return found if isinstance(found, MambaSearchError) else Unavailable(f"Ray failed ({str(error)[:500]}).")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoder.errors import IndexUnavailable, InUse, InvalidInput
+from encoder.errors import IndexUnavailable, InUse, InvalidInput, Unavailable
+from ingest.batch import joined_ray
 from ingest.bulk.checkpoint import Checkpoint, PartOutcome, Plan, Totals, make_plan
 from ingest.bulk.cutting import Cutter
 from ingest.bulk.documents import Bundle, DeadLetter, cut_document
@@ -256,3 +259,23 @@ def test_a_checkpoint_goes_on_with_the_same_plan_only(tmp_path: Path) -> None:
         Checkpoint.open(tmp_path / "checkpoint", plan)
     with pytest.raises(InvalidInput, match="cannot be written"):
         Checkpoint.open(tmp_path / "a.jsonl", Plan(collection="c", fingerprint="f", dimension=8, parts=()))
+
+
+def test_what_a_stage_raised_is_found_in_what_ray_made_of_it() -> None:
+    """In a process of its own, as Ray's import warns."""
+    code = """
+from ray.exceptions import RayTaskError
+from encoder.errors import FingerprintMismatch, InvalidInput
+from ingest.batch import _cause
+for error in (FingerprintMismatch("Two models."), InvalidInput("text", "It is empty.")):
+    found = _cause(RayTaskError("stage", "Traceback of many lines", error).as_instanceof_cause())
+    print(type(found).__name__, found)
+print(type(_cause(RayTaskError("stage", "lines", KeyError("x")))).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.splitlines() == ["FingerprintMismatch Two models.", "InvalidInput It is empty.", "Unavailable"]
+
+
+def test_a_ray_that_is_away_is_told_of_at_once() -> None:
+    with pytest.raises(Unavailable, match=r"Ray at 127\.0\.0\.1:1 cannot be reached"), joined_ray("127.0.0.1:1"):
+        raise AssertionError
