@@ -46,7 +46,7 @@ def render_table() -> str:
 
 
 def _default(value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         return ""
     if value == DEFAULT_MODEL_FOLDER:
         return "`encoder/models/default`"
