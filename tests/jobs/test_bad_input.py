@@ -47,7 +47,7 @@ EXPECTED = {
     "rows.jsonl:4": ("metadata.year", "metadata.year is of type dict; it must be a string, number"),
     "rows.jsonl:5": ("tenant", "tenant 'stranger' does not exist"),
     "rows.jsonl:6": ("text", "text is missing; give the document's text."),
-    "rows.jsonl:7": ("document_id", "holds a control character; remove it."),
+    "rows.jsonl:7": ("document_id", "document_id holds NUL (at character 1), which no text has; remove it."),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from encoder.errors import EncoderUnavailable, IndexUnavailable, MambaSearchError
 from ingest.chunking import Chunk, Chunker
+from ingest.documents import Document
 from ingest.filters import IdPrefix
 from ingest.jobs.requests import JobKind, JobRequest
 from ingest.jobs.running import JobRunner
@@ -89,10 +90,10 @@ async def test_what_fails_alone_is_a_dead_letter_and_the_rest_goes_on(
     path = write(tmp_path / "rows.jsonl", "\n".join(rows) + '\n{"id": "odd", "text": "odd odd"}\n')
     chunk = Chunker.chunk
 
-    def chunk_or_fail(self: Chunker, document: object, language: str) -> list[Chunk]:
-        if getattr(document, "document_id", "") == "odd":
+    def chunk_or_fail(self: Chunker, document: Document, language: str, *, begin: int) -> list[Chunk]:
+        if document.document_id == "odd":
             raise KeyError("a user's text")
-        return chunk(self, document, language)  # type: ignore[arg-type]
+        return chunk(self, document, language, begin=begin)
 
     monkeypatch.setattr(Chunker, "chunk", chunk_or_fail)
     job = await run(parts, await create(parts.store, path))
