@@ -30,8 +30,8 @@ from ingest.bulk.filling import DocumentEncoder, write_documents
 from ingest.bulk.parts import Part
 from ingest.bulk.seen import SeenKeys
 from ingest.bulk.tally import Tally
-from ingest.chunk_encoding import ChunkEncoding, make_chunk_encoder
-from ingest.chunking import Chunker
+from ingest.chunk_making import make_chunk_making
+from ingest.chunk_rules import ChunkRules
 from ingest.index.interface import VectorIndex
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Stages:
     """What the stages do."""
 
     model: Path  # folder or hub id, of which tokenizer and chunks are
-    chunk_encoding: ChunkEncoding
+    chunk_rules: ChunkRules
     fingerprint: str  # of the index, which the encoders have to match
     dimension: int
     make_encoder: EncoderFactory
@@ -211,7 +211,7 @@ class _Cut:
     def __init__(self, stages: Stages, seen: Any) -> None:  # noqa: ANN401 - an actor's handle
         import ray
 
-        chunker = Chunker(Tokenizer.load(stages.model))
+        chunker = make_chunk_making(stages.chunk_rules, Tokenizer.load(stages.model)).chunker
         self._cutter = Cutter(chunker, lambda claims: ray.get(seen.claim.remote(claims)), stages.bundle_tokens)
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -249,8 +249,9 @@ class _Encode:
     async def _make(self) -> DocumentEncoder:
         stages = self._stages
         tokenizer = Tokenizer.load(stages.model)
-        made = DocumentEncoder(stages.make_encoder(), make_chunk_encoder(stages.chunk_encoding, tokenizer))
-        await made.check(stages.fingerprint, stages.dimension, Chunker(tokenizer))
+        chunks = make_chunk_making(stages.chunk_rules, tokenizer)
+        made = DocumentEncoder(stages.make_encoder(), chunks.encoder)
+        await made.check(stages.fingerprint, stages.dimension, chunks.chunker)
         return made
 
 

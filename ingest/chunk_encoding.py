@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from encoder.errors import CheckpointError
 from encoder.interface import EncodedDocument, Encoder, EncoderInfo
 from encoder.passage_text import join_passage
 from encoder.tokenizer import Tokenizer
+from ingest.chunk_rules import ChunkEncoding
 from ingest.chunking import Chunker
 
 
@@ -31,9 +32,6 @@ class ReadBefore:
 
     last_text: str  # of the last chunk
     state: bytes | None  # the encoder's, before that chunk; None where it is the first one
-
-
-ChunkEncoding = Literal["alone", "one-pass"]  # the ways; an index is made in one of them
 
 
 class ChunkEncoder(Protocol):

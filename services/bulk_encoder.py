@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from encoder.errors import InvalidInput
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder
-from encoder.tokenizer import Tokenizer
-from ingest.chunk_encoding import make_chunk_encoder
-from ingest.chunking import Chunker
+from ingest.chunk_making import ChunkMaking
 from services.encoder_factory import LocalEncoderFactory
 from services.model_folder import check_model
 from services.settings import BulkSettings
@@ -45,13 +43,12 @@ def encoder_factory(
     return LocalEncoderFactory(settings.model, settings.encoder_device, settings.encoder_threads, per_machine)
 
 
-def made_by(settings: BulkSettings, chunker: Chunker, tokenizer: Tokenizer) -> MadeBy:
+def made_by(settings: BulkSettings, chunks: ChunkMaking) -> MadeBy:
     """Say what an index will be made by, without loading the model: it is where the work is, if at all."""
     from ingest.index.collections import MadeBy
 
     config, model = check_model(settings.model)
-    chunk_encoder = make_chunk_encoder(settings.chunk_encoding, tokenizer)
-    return MadeBy(index_fingerprint(model, chunk_encoder.fingerprint(chunker.fingerprint)), config.embedding_dim)
+    return MadeBy(index_fingerprint(model, chunks.fingerprint), config.embedding_dim)
 
 
 def needed_url(settings: BulkSettings) -> str:

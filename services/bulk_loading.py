@@ -14,7 +14,7 @@ from ingest.batch import Loaded, Pools, Stages, load
 from ingest.bulk.checkpoint import Checkpoint, Totals, make_plan
 from ingest.bulk.cutting import BUNDLE_TOKENS
 from ingest.bulk.parts import PART_BYTES, plan_parts
-from ingest.chunking import Chunker
+from ingest.chunk_making import make_chunk_making
 from ingest.index.collections import LOOK_PERIOD_S, Collections, Layout, MadeBy
 from ingest.index.interface import VectorIndex
 from ingest.index.opening import open_index
@@ -76,14 +76,14 @@ def run_bulk_load(
     url = needed_url(settings)
     parts = plan_parts(wanted.sources, wanted.part_bytes)
     tokenizer = Tokenizer.load(settings.model)
-    made = made_by(settings, Chunker(tokenizer), tokenizer)
+    made = made_by(settings, make_chunk_making(settings.chunk_rules(), tokenizer))
     plan = make_plan(wanted.collection, made.fingerprint, made.dimension, parts)
     checkpoint, is_new = Checkpoint.open(wanted.checkpoint, plan)
     try:
         asyncio.run(_begin(url, wanted, checkpoint, made, is_new=is_new))
         stages = Stages(
             settings.model,
-            settings.chunk_encoding,
+            settings.chunk_rules(),
             made.fingerprint,
             made.dimension,
             encoder_factory(settings, wanted.encoder_target, wanted.pools.encoders),

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from encoder.errors import MambaSearchError
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
-from ingest.chunk_encoding import ChunkEncoder, ChunkEncoding, make_chunk_encoder
+from ingest.chunk_encoding import ChunkEncoder
+from ingest.chunk_making import make_chunk_making
+from ingest.chunk_rules import ChunkRules
 from ingest.chunking import Chunker
 from ingest.collecting import Collector, on_duty
 from ingest.index.embedded import EmbeddedIndex
@@ -57,16 +59,14 @@ async def load_encoder(settings: CommandSettings) -> Encoder:
 
 
 @asynccontextmanager
-async def open_parts(
-    data_dir: Path, encoder: Encoder, tokenizer: Tokenizer, chunk_encoding: ChunkEncoding
-) -> AsyncIterator[Parts]:
+async def open_parts(data_dir: Path, encoder: Encoder, tokenizer: Tokenizer, rules: ChunkRules) -> AsyncIterator[Parts]:
     """Open the index in a data directory (or make it) for an encoder that stays the caller's."""
-    chunker, chunk_encoder = Chunker(tokenizer), make_chunk_encoder(chunk_encoding, tokenizer)
+    chunks = make_chunk_making(rules, tokenizer)
     info = await encoder.info()
-    fingerprint = index_fingerprint(info.fingerprint, chunk_encoder.fingerprint(chunker.fingerprint))
+    fingerprint = index_fingerprint(info.fingerprint, chunks.fingerprint)
     index = await EmbeddedIndex.open(data_dir, dimension=info.dimension, fingerprint=fingerprint)
     try:
-        yield Parts(encoder, tokenizer, chunker, chunk_encoder, index)
+        yield Parts(encoder, tokenizer, chunks.chunker, chunks.encoder, index)
     finally:
         await index.close()
 

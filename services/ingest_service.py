@@ -17,8 +17,7 @@ from encoder.errors import InvalidInput, Overloaded
 from encoder.grpc_errors import code_of
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
-from ingest.chunk_encoding import make_chunk_encoder
-from ingest.chunking import Chunker
+from ingest.chunk_making import make_chunk_making
 from ingest.collecting import on_duty
 from ingest.cutting.processes import CuttingProcesses
 from ingest.documents import DEFAULT_TENANT, Document
@@ -142,21 +141,21 @@ async def serve(settings: IngestSettings) -> None:
     """Serve until SIGTERM or SIGINT; jobs are given back then, and streams that do not end within seconds cut off."""
     stop = stop_signal()
     tokenizer = await asyncio.to_thread(Tokenizer.load, settings.passage_model)
-    chunker, chunk_encoder = Chunker(tokenizer), make_chunk_encoder(settings.chunk_encoding, tokenizer)
+    chunks = make_chunk_making(settings.chunk_rules(), tokenizer)
     await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
     journal = await Journal.open(settings.journal_url or journal_url(settings.data_dir))
     collect_after_s = settings.collect_after_s
     processes = _cutting_processes(settings)
-    cutting = CuttingProcesses(settings.passage_model, chunker, processes) if processes else None
+    cutting = CuttingProcesses(settings.passage_model, chunks.chunker, processes) if processes else None
     states = open_states(settings.data_dir, bytes_max=settings.states_bytes_max, keep_s=settings.states_keep_s)
 
     def make(encoder: Encoder, index: VectorIndex) -> Worker:
         ingestor = Ingestor(
             encoder,
             index,
-            chunker,
+            chunks.chunker,
             journal,
-            chunk_encoder=chunk_encoder,
+            chunk_encoder=chunks.encoder,
             cutter=cutting,
             states=states,
             collect_after_s=collect_after_s,
@@ -166,7 +165,7 @@ async def serve(settings: IngestSettings) -> None:
     backends = make_backends(
         settings,
         make,
-        chunk_encoder.fingerprint(chunker.fingerprint),
+        chunks.fingerprint,
         encoder_timeout_s=settings.encoder_timeout_s,
         requests_max=_ENCODER_REQUESTS_MAX,
     )

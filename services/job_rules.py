@@ -7,7 +7,7 @@ from pathlib import Path
 from encoder.errors import InvalidInput
 from ingest.jobs.running import JobRules
 from ingest.sources.policy import SourcePolicy
-from services.settings import JobSettings
+from services.setting_groups import JobSettings
 
 
 def make_rules(settings: JobSettings) -> JobRules:

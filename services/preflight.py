@@ -9,8 +9,7 @@ from encoder.client import joint_fingerprint
 from encoder.errors import FingerprintMismatch, InvalidInput
 from encoder.fingerprint import index_fingerprint
 from encoder.tokenizer import Tokenizer
-from ingest.chunk_encoding import make_chunk_encoder
-from ingest.chunking import Chunker
+from ingest.chunk_making import make_chunk_making
 from ingest.index.data_directory import DataDirectory, check_not_a_file, read_manifest
 from services.children import Part
 from services.local_machine import check_port, target_of
@@ -87,5 +86,5 @@ def _made_by(settings: UpSettings) -> tuple[str, int]:
             "together."
         )
     tokenizer = Tokenizer.load(settings.passage_model)
-    chunks = make_chunk_encoder(settings.chunk_encoding, tokenizer).fingerprint(Chunker(tokenizer).fingerprint)
+    chunks = make_chunk_making(settings.chunk_rules(), tokenizer).fingerprint
     return index_fingerprint(joint_fingerprint(query_model, passage_model), chunks), config.embedding_dim

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from encoder.errors import MambaSearchError
-from services.settings import Settings
+from services.reading_settings import Settings
 from services.status import exit_code
 from services.telemetry import configure_logging
 

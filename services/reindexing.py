@@ -17,7 +17,7 @@ from encoder.errors import InUse, InvalidInput, MambaSearchError, NotFound, Over
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.bulk.filling import DocumentEncoder
-from ingest.chunk_encoding import make_chunk_encoder
+from ingest.chunk_making import make_chunk_making
 from ingest.chunking import Chunker
 from ingest.index.collections import LOOK_PERIOD_S, Collections, Layout, MadeBy
 from ingest.index.data_directory import read_manifest
@@ -88,11 +88,11 @@ async def make_mover(
     from services.bulk_encoder import made_by
 
     tokenizer = await asyncio.to_thread(Tokenizer.load, settings.model)
-    chunker, chunk_encoder = Chunker(tokenizer), make_chunk_encoder(settings.chunk_encoding, tokenizer)
-    documents = DocumentEncoder(encoder, chunk_encoder)
-    made = await asyncio.to_thread(made_by, settings, chunker, tokenizer)
-    await documents.check(made.fingerprint, made.dimension, chunker)
-    return Mover(documents, chunker, made, on_progress, tell)
+    chunks = make_chunk_making(settings.chunk_rules(), tokenizer)
+    documents = DocumentEncoder(encoder, chunks.encoder)
+    made = await asyncio.to_thread(made_by, settings, chunks)
+    await documents.check(made.fingerprint, made.dimension, chunks.chunker)
+    return Mover(documents, chunks.chunker, made, on_progress, tell)
 
 
 async def reindex_directory(mover: Mover, directory: Path, owner_target: str) -> None:

@@ -13,8 +13,7 @@ from mambasearch.v1 import search_pb2, search_pb2_grpc
 
 from encoder.errors import InvalidInput, Overloaded
 from encoder.tokenizer import Tokenizer
-from ingest.chunk_encoding import make_chunk_encoder
-from ingest.chunking import Chunker
+from ingest.chunk_making import make_chunk_making
 from ingest.documents import named_tenant
 from services.backends import Backends, make_backends, serve_until
 from services.fusion import FusionWeights
@@ -159,7 +158,7 @@ async def serve(settings: SearchSettings) -> None:
     backends = make_backends(
         settings,
         lambda encoder, index: Searcher(encoder, index, tokenizer, fusion),
-        make_chunk_encoder(settings.chunk_encoding, tokenizer).fingerprint(Chunker(tokenizer).fingerprint),
+        make_chunk_making(settings.chunk_rules(), tokenizer).fingerprint,
         encoder_timeout_s=min(settings.encoder_timeout_s, settings.search_timeout_s),
         requests_max=settings.search_concurrency_max,
     )

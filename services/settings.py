@@ -1,182 +1,35 @@
-"""What each process may be told, and how: one class per process, read once from arguments and environment.
-
-Every field can be given as an environment variable, ``MAMBASEARCH_`` and its name in capitals
-(``MAMBASEARCH_SEARCH_PORT=50051``); an argument wins over the environment. A value that does not fit, or a variable
-that no process knows, is refused.
-"""
+"""What each process may be told: one class per process, of groups that processes share."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-import platformdirs
 import pydantic
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from encoder.errors import InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
+from services.reading_settings import PREFIX, Settings, Target
+from services.setting_groups import (
+    ChunkSettings,
+    DataSettings,
+    DeviceSettings,
+    EncoderTargetSettings,
+    IndexTargetSettings,
+    JobSettings,
+    PassageModelSettings,
+    QdrantSettings,
+    QueryModelSettings,
+    StateSettings,
+)
 
-PREFIX = "MAMBASEARCH_"
 # Unix sockets lie 66 characters below Ray's directory; the longest path a socket may have is 107.
 RAY_DIR_CHARS_MAX = 40
-
-
 # What `mamba-search up` tells the parts that it starts.
 UP_DECIDES = ("encoder_target", "encoder_query_application", "encoder_passage_application", "index_target")
-
-
-_TARGET = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
-PORT_MAX = 65535
-
-
-def check_target(value: str) -> str:
-    """Give an address back as it is; ValueError where it is not HOST:PORT (an IPv6 host stands in brackets)."""
-    found = _TARGET.fullmatch(value)
-    if not found or not 1 <= int(found[1]) <= PORT_MAX:
-        raise ValueError("HOST:PORT is expected")
-    return value
-
-
-Target = Annotated[str, pydantic.AfterValidator(check_target)]
-
-
-class Settings(BaseSettings):
-    """What every process may be told."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
-
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe messages to log. No level logs a text that a user sent."
-    )
-
-    @classmethod
-    def load(cls, arguments: Mapping[str, object] | None = None) -> Self:
-        """Read arguments (field to value) and environment; :class:`InvalidInput` names the first that does not fit."""
-        known = {PREFIX + name.upper() for settings in _all_settings(Settings) for name in settings.model_fields}
-        for name in sorted(os.environ):  # noqa: TID251 - the one place where it is read
-            if name.upper().startswith(PREFIX) and name.upper() not in known:
-                raise InvalidInput(name, f"{name} is not a setting of mamba-search; unset it or correct its name.")
-        given: dict[str, Any] = dict(arguments or {})
-        try:
-            return cls(**given)
-        except pydantic.ValidationError as error:
-            raise _refusal(error, given) from None
-
-    def child_environment(self, others: Mapping[str, object]) -> dict[str, str]:
-        """Give the environment of a child process: ours, these settings, and ``others`` (fields of its own class)."""
-        values = {**self.model_dump(mode="json", exclude_none=True), **others}
-        return {
-            **os.environ,  # noqa: TID251 - passed on, not read
-            **{PREFIX + name.upper(): str(value) for name, value in values.items()},
-        }
-
-
-def _all_settings(base: type[Settings]) -> list[type[Settings]]:
-    return [base, *(found for child in base.__subclasses__() for found in _all_settings(child))]
-
-
-def _refusal(error: pydantic.ValidationError, arguments: Mapping[str, object]) -> InvalidInput:
-    first = error.errors()[0]
-    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if not first["loc"]:
-        return InvalidInput("settings", f"{reason}.")
-    field = str(first["loc"][0])
-    name = field if field in arguments else PREFIX + field.upper()
-    return InvalidInput(field, f"{name} is {str(first['input'])!r}: {reason}.")
-
-
-class QueryModelSettings(Settings):
-    """Which model reads queries."""
-
-    query_model: Path = Field(
-        DEFAULT_MODEL_FOLDER, description="Folder or hub id of the model that reads queries. Default: the one shipped."
-    )
-
-
-class PassageModelSettings(Settings):
-    """Which model reads passages."""
-
-    passage_model: Path = Field(
-        DEFAULT_MODEL_FOLDER, description="Folder or hub id of the model that reads passages. Default: the one shipped."
-    )
-
-
-class DeviceSettings(Settings):
-    """Where a model runs."""
-
-    encoder_device: str = Field(
-        "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="Where models run: auto (a GPU where there is one), cpu, cuda, or cuda:1 and so on.",
-    )
-    encoder_threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads of each replica. Default: the machine's cores, shared evenly."
-    )
-
-
-class EncoderTargetSettings(Settings):
-    """Where the encoder service is, for those who ask it."""
-
-    encoder_target: Target = Field("127.0.0.1:9000", description="Host and port of the encoder service.")
-    encoder_query_application: str = Field(
-        "encoder", min_length=1, description="Ray Serve application that encodes queries."
-    )
-    encoder_passage_application: str = Field(
-        "encoder", min_length=1, description="Ray Serve application that encodes passages."
-    )
-    encoder_timeout_s: float = Field(
-        120.0, gt=0, le=3600, description="Longest wait for one request to the encoder service, retries included."
-    )
-
-
-class IndexTargetSettings(Settings):
-    """Where the index is, for those who ask it."""
-
-    index_target: Target = Field("127.0.0.1:50053", description="Host and port of the index owner.")
-
-
-class QdrantSettings(Settings):
-    """A Qdrant server in place of the embedded engine."""
-
-    qdrant_url: str | None = Field(
-        None, description="Address of a Qdrant server to keep the index in. Default: the embedded engine."
-    )
-    qdrant_collection: str = Field(
-        "mamba-search",
-        min_length=1,
-        max_length=240,
-        description="Alias of the collection on the Qdrant server, or its name. Where there is none, a collection is "
-        "made, and this its alias.",
-    )
-
-
-class ChunkSettings(Settings):
-    """How the chunks of an index are made."""
-
-    chunk_encoding: Literal["alone", "one-pass"] = Field(
-        "alone",
-        description="How chunks become embeddings: alone, or one-pass through their document, each knowing what came "
-        "before it. An index is made in one way.",
-    )
-
-
-class StateSettings(Settings):
-    """How long the encoder's states of documents that may grow are kept."""
-
-    states_bytes_max: int = Field(
-        1024**3,
-        ge=0,
-        description="Bytes of data_dir for the encoder's states of documents that may grow; the least recently used go "
-        "first. 0: none are kept, and such documents are read whole in one pass.",
-    )
-    states_keep_s: float = Field(
-        30 * 86_400.0, ge=0, description="How long such a state is kept that nobody uses. 0: none are kept."
-    )
 
 
 class BackendSettings(EncoderTargetSettings, IndexTargetSettings, QdrantSettings, ChunkSettings):
@@ -283,53 +136,6 @@ class IngestDoorSettings(StateSettings):
         ge=0,
         le=86_400,
         description="How long chunks of a replaced version stay in the index; no search may take longer.",
-    )
-
-
-class JobSettings(Settings):
-    """What jobs may do, and whose documents there may be. Lists have commas between their names."""
-
-    ingest_jobs_max: int = Field(2, ge=1, le=64, description="Jobs that an ingestion worker works on at once.")
-    ingest_job_attempts_max: int = Field(
-        20,
-        ge=1,
-        le=1000,
-        description="Attempts in a row, without progress, after which a job that waits for encoder, index or journal "
-        "fails.",
-    )
-    ingest_folders: str = Field(
-        "",
-        pattern=r"^(/[^,]*(,/[^,]*)*)?$",
-        description="Folders that jobs may read on the worker's machine: absolute paths, with commas between them. "
-        "Default: none.",
-    )
-    ingest_schemes: str = Field(
-        "",
-        pattern=r"^((https?|s3|gs)(,(https?|s3|gs))*)?$",
-        description="What else jobs may read: of https, http, s3 and gs, with commas between them. Default: nothing.",
-    )
-    ingest_hosts: str = Field(
-        "",
-        pattern=r"^\S*$",
-        description="Hosts and buckets that jobs may read, with commas between them; *.example.org is all below it, * "
-        "any. Default: none.",
-    )
-    ingest_internal_addresses: bool = Field(
-        default=False, description="Whether those hosts may be of this machine or of a private network."
-    )
-    tenants: str = Field(
-        "",
-        pattern=r"^([A-Za-z0-9_-]{1,64}(,[A-Za-z0-9_-]{1,64})*)?$",
-        description="Tenants that there are, with commas between them; documents of others are refused. Default: any.",
-    )
-
-
-class DataSettings(Settings):
-    """Where data lives."""
-
-    data_dir: Path = Field(
-        Path(platformdirs.user_data_dir("mamba-search", appauthor=False)),
-        description="Directory of the index, the journal of ingestion and the logs.",
     )
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from encoder.evaluation.report import insert_between
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from services import settings
+from services.reading_settings import PREFIX, Settings
 
 BEGIN, END = "<!-- settings-table -->", "<!-- /settings-table -->"
 # Who reads settings: name in the table, and its class.
-PROCESSES: Mapping[str, type[settings.Settings]] = {
+PROCESSES: Mapping[str, type[Settings]] = {
     "up": settings.UpSettings,
     "encoder": settings.EncoderSettings,
     "search": settings.SearchSettings,
@@ -40,7 +41,7 @@ def render_table() -> str:
     for name in sorted(rows):
         everyone = len(readers[name]) == len(PROCESSES)
         who = "all" if everyone else ", ".join(readers[name])
-        cells = [f"`{settings.PREFIX}{name.upper()}`", who, *rows[name]]
+        cells = [f"`{PREFIX}{name.upper()}`", who, *rows[name]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

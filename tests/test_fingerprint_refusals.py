@@ -13,7 +13,8 @@ from encoder.errors import FingerprintMismatch
 from encoder.fingerprint import index_fingerprint, model_fingerprint
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import TOKENIZER_FILE, Tokenizer
-from ingest.chunk_encoding import ChunkEncoding, make_chunk_encoder
+from ingest.chunk_encoding import make_chunk_encoder
+from ingest.chunk_rules import ChunkEncoding
 from ingest.chunking import Chunker
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import VectorIndex

@@ -6,7 +6,8 @@ import pytest
 
 from encoder.errors import InvalidInput
 from services import settings as module
-from services.settings import CommandSettings, EncoderSettings, SearchSettings, Settings, UpSettings, check_target
+from services.reading_settings import Settings, check_target
+from services.settings import CommandSettings, EncoderSettings, SearchSettings, UpSettings
 
 
 def all_classes() -> list[type[Settings]]:

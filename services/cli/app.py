@@ -24,7 +24,7 @@ from services.cli.reindex import reindex
 from services.cli.search import search
 from services.cli.train import train
 from services.cli.up import up
-from services.settings import check_target
+from services.reading_settings import check_target
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141

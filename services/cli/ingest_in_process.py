@@ -40,7 +40,7 @@ async def in_process(settings: CommandSettings, data_dir: Path, tally: Tally) ->
     encoder = await load_encoder(settings)
     try:
         async with (
-            open_parts(data_dir, encoder, Tokenizer.load(settings.model), settings.chunk_encoding) as parts,
+            open_parts(data_dir, encoder, Tokenizer.load(settings.model), settings.chunk_rules()) as parts,
             open_journal(data_dir, parts.index) as journal,
         ):
             yield InProcess(

@@ -99,7 +99,7 @@ async def _search_in_process(
     encoder = await load_encoder(settings)
     try:
         tokenizer = Tokenizer.load(settings.model)
-        async with open_parts(data_dir, encoder, tokenizer, settings.chunk_encoding) as parts:
+        async with open_parts(data_dir, encoder, tokenizer, settings.chunk_rules()) as parts:
             searcher = Searcher(parts.encoder, parts.index, parts.tokenizer, fusion)
             return found_in_process(
                 await searcher.search(query, SearchMode(mode.value), top_k, tenant=named_tenant(tenant))

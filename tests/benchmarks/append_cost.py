@@ -31,7 +31,8 @@ from encoder.local import LocalEncoder
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.text_encoder import TextEncoder
 from encoder.tokenizer import Tokenizer
-from ingest.chunk_encoding import ChunkedDocument, ChunkEncoding, make_chunk_encoder
+from ingest.chunk_encoding import ChunkedDocument, make_chunk_encoder
+from ingest.chunk_rules import ChunkEncoding
 from ingest.chunking import Chunker
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
