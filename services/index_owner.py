@@ -70,18 +70,25 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.CountChunksRequest, context: _Context
     ) -> index_pb2.CountChunksResponse:
         """Count the chunks of some generations."""
-        count = await self._index.count_chunks(wire.key_from_message(request.key), *request.generations)
-        return index_pb2.CountChunksResponse(count=count)
+        _check_together("versions", len(request.versions))
+        index = self._index
+        work = [index.count_chunks(wire.key_from_message(one.key), *one.generations) for one in request.versions]
+        return index_pb2.CountChunksResponse(counts=await asyncio.gather(*work))
 
-    async def CommitRecord(
-        self, request: index_pb2.CommitRecordRequest, context: _Context
-    ) -> index_pb2.CommitRecordResponse:
-        """Make a generation the visible one, unless it is fenced."""
-        committed = await self._index.commit_record(
-            wire.record_from_message(request.record),
-            in_place_of=request.in_place_of if request.HasField("in_place_of") else None,
-        )
-        return index_pb2.CommitRecordResponse(committed=committed)
+    async def CommitRecords(
+        self, request: index_pb2.CommitRecordsRequest, context: _Context
+    ) -> index_pb2.CommitRecordsResponse:
+        """Make generations the visible ones, unless they are fenced."""
+        _check_together("commits", len(request.commits))
+        index = self._index
+        work = [
+            index.commit_record(
+                wire.record_from_message(one.record),
+                in_place_of=one.in_place_of if one.HasField("in_place_of") else None,
+            )
+            for one in request.commits
+        ]
+        return index_pb2.CommitRecordsResponse(committed=await asyncio.gather(*work))
 
     async def FenceDocument(
         self, request: index_pb2.FenceDocumentRequest, context: _Context
@@ -187,6 +194,11 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         if self._opened is None:
             raise IndexUnavailable(f"The index in {self._directory} is not open yet; open it first.")
         return self._opened
+
+
+def _check_together(field: str, count: int) -> None:
+    if count > wire.TOGETHER_MAX:
+        raise InvalidInput(field, f"{field} has {count} entries; the limit is {wire.TOGETHER_MAX} a call.")
 
 
 async def serve(settings: IndexOwnerSettings) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from encoder.errors import IndexUnavailable
 from encoder.grpc_errors import error_of
 from ingest.index import points, wire
+from ingest.index.gathering import Gathering
 from ingest.index.interface import (
     READ_MAX,
     DocumentKey,
@@ -49,6 +50,8 @@ class RemoteIndex:
             ],
         )
         self._stub = index_pb2_grpc.IndexServiceStub(self._channel)
+        self._counting = Gathering(self._count_all, wire.TOGETHER_MAX)
+        self._committing = Gathering(self._commit_all, wire.TOGETHER_MAX)
 
     @classmethod
     async def connect(cls, target: str, *, dimension: int, fingerprint: str) -> Self:
@@ -74,20 +77,14 @@ class RemoteIndex:
 
     async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
         """Count the chunks of some generations."""
-        request = index_pb2.CountChunksRequest(key=wire.key_to_message(key), generations=generations)
-        response: index_pb2.CountChunksResponse = await self._call(
-            self._stub.CountChunks(request, timeout=READ_TIMEOUT_S)
-        )
-        return response.count
+        versions = index_pb2.IndexVersions(key=wire.key_to_message(key), generations=generations)
+        return await self._counting.ask(versions)
 
     async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        request = index_pb2.CommitRecordRequest(record=wire.record_to_message(record), in_place_of=in_place_of)
-        response: index_pb2.CommitRecordResponse = await self._call(
-            self._stub.CommitRecord(request, timeout=WRITE_TIMEOUT_S)
-        )
-        return response.committed
+        commit = index_pb2.IndexCommit(record=wire.record_to_message(record), in_place_of=in_place_of)
+        return await self._committing.ask(commit)
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
         """Refuse commits up to a generation; give the committed record."""
@@ -186,6 +183,20 @@ class RemoteIndex:
     async def close(self) -> None:
         """Close the connection; the owner keeps the index open."""
         await self._channel.close()
+
+    async def _count_all(self, versions: Sequence[index_pb2.IndexVersions]) -> Sequence[int]:
+        request = index_pb2.CountChunksRequest(versions=versions)
+        response: index_pb2.CountChunksResponse = await self._call(
+            self._stub.CountChunks(request, timeout=READ_TIMEOUT_S)
+        )
+        return response.counts
+
+    async def _commit_all(self, commits: Sequence[index_pb2.IndexCommit]) -> Sequence[bool]:
+        request = index_pb2.CommitRecordsRequest(commits=commits)
+        response: index_pb2.CommitRecordsResponse = await self._call(
+            self._stub.CommitRecords(request, timeout=WRITE_TIMEOUT_S)
+        )
+        return response.committed
 
     async def _call(self, call: Awaitable[_Response]) -> _Response:
         try:

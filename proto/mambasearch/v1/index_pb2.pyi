@@ -76,7 +76,7 @@ class UpsertChunksResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class CountChunksRequest(_message.Message):
+class IndexVersions(_message.Message):
     __slots__ = ("key", "generations")
     KEY_FIELD_NUMBER: _ClassVar[int]
     GENERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -84,11 +84,17 @@ class CountChunksRequest(_message.Message):
     generations: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generations: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class CountChunksRequest(_message.Message):
+    __slots__ = ("versions",)
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[IndexVersions]
+    def __init__(self, versions: _Optional[_Iterable[_Union[IndexVersions, _Mapping]]] = ...) -> None: ...
+
 class CountChunksResponse(_message.Message):
-    __slots__ = ("count",)
-    COUNT_FIELD_NUMBER: _ClassVar[int]
-    count: int
-    def __init__(self, count: _Optional[int] = ...) -> None: ...
+    __slots__ = ("counts",)
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class IndexRecord(_message.Message):
     __slots__ = ("key", "title", "source", "metadata", "generation", "chunk_count", "token_count", "char_count", "content_hash", "metadata_hash", "ingested_at", "earlier")
@@ -133,7 +139,7 @@ class IndexSegment(_message.Message):
     chunk_count: int
     def __init__(self, generation: _Optional[int] = ..., chunk_count: _Optional[int] = ...) -> None: ...
 
-class CommitRecordRequest(_message.Message):
+class IndexCommit(_message.Message):
     __slots__ = ("record", "in_place_of")
     RECORD_FIELD_NUMBER: _ClassVar[int]
     IN_PLACE_OF_FIELD_NUMBER: _ClassVar[int]
@@ -141,11 +147,17 @@ class CommitRecordRequest(_message.Message):
     in_place_of: int
     def __init__(self, record: _Optional[_Union[IndexRecord, _Mapping]] = ..., in_place_of: _Optional[int] = ...) -> None: ...
 
-class CommitRecordResponse(_message.Message):
+class CommitRecordsRequest(_message.Message):
+    __slots__ = ("commits",)
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
+    commits: _containers.RepeatedCompositeFieldContainer[IndexCommit]
+    def __init__(self, commits: _Optional[_Iterable[_Union[IndexCommit, _Mapping]]] = ...) -> None: ...
+
+class CommitRecordsResponse(_message.Message):
     __slots__ = ("committed",)
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
-    committed: bool
-    def __init__(self, committed: _Optional[bool] = ...) -> None: ...
+    committed: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, committed: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class FenceDocumentRequest(_message.Message):
     __slots__ = ("key", "generation")

@@ -52,10 +52,10 @@ class IndexServiceStub:
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.CountChunksRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_index__pb2.CountChunksResponse.FromString,
                 _registered_method=True)
-        self.CommitRecord = channel.unary_unary(
-                '/mambasearch.v1.IndexService/CommitRecord',
-                request_serializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordRequest.SerializeToString,
-                response_deserializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordResponse.FromString,
+        self.CommitRecords = channel.unary_unary(
+                '/mambasearch.v1.IndexService/CommitRecords',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordsRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordsResponse.FromString,
                 _registered_method=True)
         self.FenceDocument = channel.unary_unary(
                 '/mambasearch.v1.IndexService/FenceDocument',
@@ -146,8 +146,8 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CommitRecord(self, request, context):
-        """Makes a generation the visible one, unless it is fenced.
+    def CommitRecords(self, request, context):
+        """Makes generations of documents the visible ones, each unless it is fenced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,10 +255,10 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.CountChunksRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_index__pb2.CountChunksResponse.SerializeToString,
             ),
-            'CommitRecord': grpc.unary_unary_rpc_method_handler(
-                    servicer.CommitRecord,
-                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordRequest.FromString,
-                    response_serializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordResponse.SerializeToString,
+            'CommitRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitRecords,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordsRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.CommitRecordsResponse.SerializeToString,
             ),
             'FenceDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.FenceDocument,
@@ -416,7 +416,7 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
-    def CommitRecord(request,
+    def CommitRecords(request,
             target,
             options=(),
             channel_credentials=None,
@@ -429,9 +429,9 @@ class IndexService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mambasearch.v1.IndexService/CommitRecord',
-            mambasearch_dot_v1_dot_index__pb2.CommitRecordRequest.SerializeToString,
-            mambasearch_dot_v1_dot_index__pb2.CommitRecordResponse.FromString,
+            '/mambasearch.v1.IndexService/CommitRecords',
+            mambasearch_dot_v1_dot_index__pb2.CommitRecordsRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.CommitRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,
