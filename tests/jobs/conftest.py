@@ -19,7 +19,8 @@ from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
 from tests.pipelining import DIMENSION, Clock, MoodyEncoder, MoodyIndex, fingerprint, make_chunker
 
-POSTGRES_URL = os.environ.get("MAMBASEARCH_TEST_POSTGRES_URL")  # noqa: TID251 - tests only
+# Taken out of the environment: it is no setting, and processes of ours refuse what they do not know.
+POSTGRES_URL = os.environ.pop("MAMBASEARCH_TEST_POSTGRES_URL", None)  # noqa: TID251 - tests only
 NO_POSTGRES = pytest.mark.skipif(POSTGRES_URL is None, reason="MAMBASEARCH_TEST_POSTGRES_URL names no PostgreSQL")
 
 

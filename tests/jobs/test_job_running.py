@@ -302,3 +302,28 @@ async def test_some_letters_are_replayed_and_the_others_stay(parts: Parts, tmp_p
     cancelled = await replay_all(parts, job)
     await parts.store.cancel(cancelled.job_id)
     assert await letters_of(parts.store, job) == [other]
+
+
+async def test_a_document_that_fails_for_a_passing_reason_is_tried_a_few_times(parts: Parts, tmp_path: Path) -> None:
+    write_texts(tmp_path, 1)
+    parts.index.forgetful = True
+    job = await run(parts, await create(parts.store, tmp_path))
+    (letter,) = await letters_of(parts.store, job)
+    assert (job.state, outcomes(job)) == (JobState.SUCCEEDED, (0, 0, 1))
+    assert (letter.stage, letter.attempts, letter.code) == (Stage.COMMIT, 3, 14)
+    assert "chunks of it are in the index; ingest it again" in letter.reason
+    parts.index.forgetful = False
+    assert outcomes(await run(parts, await replay_all(parts, job))) == (1, 0, 0)
+    assert await letters_of(parts.store, job) == []
+
+
+async def test_a_job_of_which_nearly_all_fails_is_given_up(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.jobs.ingesting.DEAD_LETTERS_MAX", 100)
+    source = write(tmp_path / "rows.jsonl", "{broken\n" * 1000)
+    job = await run(parts, await create(parts.store, source))
+    assert job.state is JobState.FAILED
+    assert job.reason.startswith("100 documents failed, the limit of a job (the last: ")
+    assert 100 <= job.counts.failed < 1000
+    assert len(await letters_of(parts.store, job)) == job.counts.failed
