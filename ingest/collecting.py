@@ -96,8 +96,7 @@ class Collector:
             await self._index.flush()
         for close in closings:
             await close()
-        for each in garbage:
-            await self._journal.collected(each)
+        await self._journal.collected(garbage)
         return Collected(len(attempts), len(garbage))
 
     async def _settle(self, attempt: Attempt) -> Callable[[], Awaitable[None]]:

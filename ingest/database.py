@@ -20,6 +20,7 @@ from encoder.errors import InvalidInput, JournalUnavailable, StorageFull
 FORMAT_VERSION = 1
 BUSY_TIMEOUT_MS = 30_000
 MEMORY_URL = "sqlite://"
+_MAKING_TABLES = 0x6D616D6261  # any number that others do not lock
 
 metadata = sa.MetaData()
 
@@ -106,6 +107,9 @@ def open_engine(url: str) -> sa.Engine:
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     try:
         with engine.begin() as connection:
+            if kind == "postgresql":
+                # Two who make one table at once fail there, for all that each asks whether it is there.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
             for table in metadata.sorted_tables:
                 connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
                 for index in table.indexes:

@@ -11,12 +11,12 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import sqlalchemy as sa
 
 from ingest.database import MEMORY_URL, Database
-from ingest.index.interface import DocumentKey
+from ingest.index.interface import FIRST_GENERATION, DocumentKey
 from ingest.journal_clock import DatabaseClock
 from ingest.journal_tables import attempts, documents, garbage
 
@@ -26,8 +26,7 @@ LEASE_S = 30.0
 HEARTBEAT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A generation of a document that was given out."""
 
     key: DocumentKey
@@ -134,42 +133,21 @@ class Journal:
         Of a document that has grown, what its record still lists is none.
         """
         closed = list(committed)
-
-        def write(connection: sa.Connection) -> None:
-            for attempt in closed:
-                self._throw_away(connection, attempt.key, attempt.generation, 0, collect_after_s)
-                connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
-
-        await self.database.write(write)
-        self.let_go(closed)
+        await self._close(closed, [Garbage(key, generation, 0) for key, generation in closed], collect_after_s)
 
     async def finish_deletion(self, deletion: Attempt, collect_after_s: float) -> None:
         """Close a deletion; all of the document, and the deletion's own mark, are garbage in ``collect_after_s``."""
-
-        def write(connection: sa.Connection) -> None:
-            below = deletion.generation + 1  # a first version that came to nothing is closed so, too, and has chunks
-            self._throw_away(connection, deletion.key, below, deletion.generation, collect_after_s)
-            connection.execute(attempts.delete().where(*_IS_NAMED), _named(deletion))
-
-        await self.database.write(write)
-        self.let_go([deletion])
+        key, generation = deletion
+        # A first version that came to nothing is closed so, too, and has chunks of its own.
+        await self._close([deletion], [Garbage(key, generation + 1, generation)], collect_after_s)
 
     async def withdraw(self, attempt: Attempt) -> None:
         """Close an attempt that came to nothing, and of which nothing is left in the index."""
-        await self.database.write(
-            lambda connection: connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
-        )
-        self.let_go([attempt])
+        await self._close([attempt], [], 0.0)
 
     async def discard(self, attempt: Attempt, collect_after_s: float) -> None:
         """Close an attempt that is not the visible version, but may have been: it is garbage in ``collect_after_s``."""
-
-        def write(connection: sa.Connection) -> None:
-            self._throw_away(connection, attempt.key, attempt.generation + 1, 0, collect_after_s)
-            connection.execute(attempts.delete().where(*_IS_NAMED), _named(attempt))
-
-        await self.database.write(write)
-        self.let_go([attempt])
+        await self._close([attempt], [Garbage(attempt.key, attempt.generation + 1, 0)], collect_after_s)
 
     async def under_way(self, keys: Sequence[DocumentKey]) -> set[DocumentKey]:
         """Say which documents somebody is writing, or was when a crash came."""
@@ -190,29 +168,53 @@ class Journal:
         return [attempt for attempt in found if attempt not in self._held][:limit]
 
     async def due(self, limit: int, *, within_s: float = 0.0) -> list[Garbage]:
-        """Name garbage that may be collected, the oldest first; with ``within_s`` also what may be so soon."""
-        statement = sa.select(garbage).where(garbage.c.not_before <= self.now() + within_s)
+        """Name garbage that may be collected, the oldest first; with ``within_s`` also what may be so soon.
+
+        A deletion's mark stays as long as an attempt that it fences is open.
+        """
+        fenced = sa.exists().where(
+            attempts.c.tenant == garbage.c.tenant,
+            attempts.c.document_id == garbage.c.document_id,
+            attempts.c.generation < garbage.c.tombstone,
+        )
+        statement = sa.select(garbage).where(garbage.c.not_before <= self.now() + within_s, ~fenced)
         rows = await self.database.read(statement.order_by(garbage.c.not_before).limit(limit))
         return [Garbage(DocumentKey(row.tenant, row.document_id), row.below, row.tombstone) for row in rows]
 
-    async def collected(self, found: Garbage) -> None:
+    async def collected(self, found: Sequence[Garbage]) -> None:
         """Forget garbage that is gone."""
         matches = (
-            garbage.c.tenant == found.key.tenant,
-            garbage.c.document_id == found.key.document_id,
-            garbage.c.below == found.below,
+            garbage.c.tenant == sa.bindparam("its_tenant"),
+            garbage.c.document_id == sa.bindparam("its_document_id"),
+            garbage.c.below == sa.bindparam("its_below"),
         )
-        await self.database.write(lambda connection: connection.execute(garbage.delete().where(*matches)))
+        rows = [
+            {"its_tenant": one.key.tenant, "its_document_id": one.key.document_id, "its_below": one.below}
+            for one in found
+        ]
+        if rows:
+            await self.database.write(lambda connection: connection.execute(garbage.delete().where(*matches), rows))
 
     async def close(self) -> None:
         """Let go of the database."""
         await self.database.close()
 
-    def _throw_away(
-        self, connection: sa.Connection, key: DocumentKey, below: int, tombstone: int, collect_after_s: float
-    ) -> None:
-        row = {"below": below, "tombstone": tombstone, "not_before": self.now() + collect_after_s}
-        connection.execute(self.database.upsert(garbage).values(_columns(key) | row).on_conflict_do_nothing())
+    async def _close(self, closed: Sequence[Attempt], thrown_away: Iterable[Garbage], collect_after_s: float) -> None:
+        not_before = self.now() + collect_after_s
+        rows = [
+            _columns(one.key) | {"below": one.below, "tombstone": one.tombstone, "not_before": not_before}
+            for one in thrown_away
+            if one.below > FIRST_GENERATION  # before the first there is nothing
+        ]
+
+        def write(connection: sa.Connection) -> None:
+            if rows:
+                connection.execute(self.database.upsert(garbage).on_conflict_do_nothing(), rows)
+            connection.execute(attempts.delete().where(*_IS_NAMED), [_named(attempt) for attempt in closed])
+
+        if closed:
+            await self.database.write(write)
+        self.let_go(closed)
 
 
 def journal_url(directory: Path) -> str:

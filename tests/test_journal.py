@@ -27,9 +27,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def journals(tmp_path: Path, clock: Clock) -> AsyncIterator[tuple[Journal, Journal]]:
+async def journals(database_url: str, clock: Clock) -> AsyncIterator[tuple[Journal, Journal]]:
     """Two owners of one journal."""
-    opened = [await Journal.open(journal_url(tmp_path), lease_s=30, now=clock) for _ in range(2)]
+    opened = [await Journal.open(database_url, lease_s=30, now=clock) for _ in range(2)]
     yield opened[0], opened[1]
     for journal in opened:
         await journal.close()
@@ -44,7 +44,7 @@ async def test_a_number_is_given_once_whoever_asks_and_whatever_became_of_it(
     await one.withdraw(Attempt(A, 1))
     await other.finish_deletion(Attempt(A, 2), 0)
     (garbage,) = await one.due(10)
-    await one.collected(garbage)
+    await one.collected([garbage])
     assert await one.begin([A, OTHER_TENANTS_A], {}) == {A: 3, OTHER_TENANTS_A: 1}
 
 
@@ -54,12 +54,12 @@ async def test_numbers_lie_above_what_the_index_has_seen(journals: tuple[Journal
     assert await one.begin([A], {A: 3}) == {A: 9}
 
 
-async def test_leases_run_out_by_the_clock_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = await Journal.open(journal_url(tmp_path))
+async def test_leases_run_out_by_the_clock_of_the_database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = await Journal.open(database_url)
     await one.begin([A], {})
     # As on a machine whose clock is an hour ahead: it does not take the other one for dead.
     monkeypatch.setattr("ingest.journal_clock.time.time", lambda: 4e9)
-    ahead = await Journal.open(journal_url(tmp_path))
+    ahead = await Journal.open(database_url)
     assert await ahead.abandoned(10) == []
     await ahead.begin([B], {})
     monkeypatch.undo()
@@ -75,11 +75,11 @@ async def test_leases_run_out_by_the_clock_of_the_database(tmp_path: Path, monke
         await journal.close()
 
 
-async def test_numbers_survive_a_restart(tmp_path: Path) -> None:
-    first = await Journal.open(journal_url(tmp_path))
+async def test_numbers_survive_a_restart(database_url: str) -> None:
+    first = await Journal.open(database_url)
     await first.begin([A], {})
     await first.close()
-    second = await Journal.open(journal_url(tmp_path))
+    second = await Journal.open(database_url)
     assert await second.begin([A], {}) == {A: 2}
     await second.close()
 
@@ -136,24 +136,36 @@ async def test_who_is_alone_takes_over_at_once(journals: tuple[Journal, Journal]
 
 async def test_garbage_waits_for_the_longest_search(journals: tuple[Journal, Journal], clock: Clock) -> None:
     one, _ = journals
-    for _ in range(2):
+    for _ in range(3):
         generations = await one.begin([A], {})
-        await one.finish([Attempt(A, generations[A])], 60)
+        await one.finish([Attempt(A, generations[A])], 60)  # of the first, which comes after nothing, there is none
         clock.now += 40
     # The first version's garbage is due, although the second one's came later.
-    assert await one.due(10) == [Garbage(A, 1, 0)]
-    assert await one.due(10, within_s=60) == [Garbage(A, 1, 0), Garbage(A, 2, 0)]
-    assert await one.due(1, within_s=60) == [Garbage(A, 1, 0)]
-    await one.collected(Garbage(A, 1, 0))
-    assert await one.due(10, within_s=60) == [Garbage(A, 2, 0)]
+    assert await one.due(10) == [Garbage(A, 2, 0)]
+    assert await one.due(10, within_s=60) == [Garbage(A, 2, 0), Garbage(A, 3, 0)]
+    assert await one.due(1, within_s=60) == [Garbage(A, 2, 0)]
+    await one.collected([Garbage(A, 2, 0)])
+    assert await one.due(10, within_s=60) == [Garbage(A, 3, 0)]
+
+
+async def test_a_deletions_mark_stays_while_an_attempt_that_it_fences_is_open(
+    journals: tuple[Journal, Journal],
+) -> None:
+    one, other = journals
+    await other.begin([A, OTHER_TENANTS_A], {})
+    await one.begin([A], {})
+    await one.finish_deletion(Attempt(A, 2), 0)
+    assert await one.due(10) == []
+    await other.withdraw(Attempt(A, 1))
+    assert await one.due(10) == [Garbage(A, 3, 2)]
 
 
 async def test_finishing_twice_is_finishing_once(journals: tuple[Journal, Journal]) -> None:
     one, _ = journals
-    await one.begin([A], {})
-    await one.finish([Attempt(A, 1)], 0)
-    await one.finish([Attempt(A, 1)], 0)
-    assert await one.due(10) == [Garbage(A, 1, 0)]
+    await one.begin([A], {A: 1})
+    await one.finish([Attempt(A, 2)], 0)
+    await one.finish([Attempt(A, 2)], 0)
+    assert await one.due(10) == [Garbage(A, 2, 0)]
 
 
 def _begin_many(url: str, times: int) -> list[int]:
@@ -167,9 +179,9 @@ def _begin_many(url: str, times: int) -> list[int]:
     return asyncio.run(begin())
 
 
-async def test_processes_never_get_the_same_number(tmp_path: Path) -> None:
+async def test_processes_never_get_the_same_number(database_url: str) -> None:
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        found = await asyncio.to_thread(pool.starmap, _begin_many, [(journal_url(tmp_path), 50)] * 3)
+        found = await asyncio.to_thread(pool.starmap, _begin_many, [(database_url, 50)] * 3)
     assert sorted(number for numbers in found for number in numbers) == list(range(1, 151))
 
 

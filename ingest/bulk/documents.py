@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from encoder.errors import MambaSearchError
 from ingest.chunking import Chunk, Chunker
 from ingest.documents import Document
-from ingest.index.interface import DocumentRecord
-
-FIRST_GENERATION = 1
+from ingest.index.interface import FIRST_GENERATION, DocumentRecord
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from ingest.documents import DEFAULT_TENANT, MetadataValue
 BATCH_CHUNKS_MAX = 128
 LIMIT_MAX = 1000
 READ_MAX = 1024
+FIRST_GENERATION = 1
 # Of a document; one that has grown as often is written whole again. With 64, all of these together cost a document that
 # grows by a percent each time less than two percent more.
 SEGMENTS_MAX = 64
