@@ -51,8 +51,7 @@ class Committer:
             elif not self._journal.holds(Attempt(slot.key, slot.generation)):
                 await self._give_way(slot, "its lease ran out while it was being written")
             else:
-                visible = slot.growth.generation if slot.growth else None
-                await self._commit(slot, _record(slot), Outcome.INGESTED, in_place_of=visible)
+                await self._commit(slot, _record(slot), Outcome.INGESTED, in_place_of=slot.in_place_of)
 
     async def _commit(self, slot: Slot, record: DocumentRecord, outcome: Outcome, *, in_place_of: int | None) -> None:
         if not await self._retry(lambda: self._index.commit_record(record, in_place_of=in_place_of)):
@@ -68,17 +67,15 @@ class Committer:
         fence = (await self._retry(lambda: self._index.get_fences([slot.key]))).get(slot.key, 0)
         if slot.generation and fence <= slot.generation:
             await self._withdraw(slot, IndexUnavailable(f"{slot.key.document_id}: {reason}; ingest it again."))
+            wanted = slot.document.in_place_of if slot.document else None
+            if wanted not in (None, newest.generation if newest else 0):
+                slot.give_way(newest, fence)
             return
         if slot.generation:
             # It may have been visible between two answers that were lost, and be read by a search.
             attempt = Attempt(slot.key, slot.generation)
             await self._retry(lambda: self._journal.discard(attempt, self._collect_after_s))
-        slot.receipt = Receipt(
-            slot.key.document_id,
-            slot.source,
-            Outcome.SUPERSEDED,
-            *((newest.chunk_count, newest.token_count, newest.generation) if newest else (0, 0, fence)),
-        )
+        slot.give_way(newest, fence)
 
     async def _withdraw(self, slot: Slot, error: MambaSearchError) -> None:
         """Take back what was written of a generation that was never visible."""

@@ -40,6 +40,7 @@ class Document:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict, hash=False)
     tenant: str = DEFAULT_TENANT
     growing: bool = False  # a version that begins with the whole text of the one before costs only what follows
+    in_place_of: int | None = None  # the generation that it replaces, if any (0: none); it gives way to any other
     read_from: str = field(default="", compare=False)  # the file, and the row where it has some; the source unless said
 
     @property

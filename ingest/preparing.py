@@ -46,6 +46,8 @@ class Preparer:
         for failure in await asyncio.gather(*work, return_exceptions=True):
             if failure:
                 raise failure
+        for slot in open_slots:
+            _give_way(slot, records.get(slot.key))
         await self._cut([slot for slot in open_slots if not (slot.receipt or slot.record)])
         for slot in open_slots:
             if slot.growth and not (slot.chunks or slot.receipt):
@@ -129,6 +131,14 @@ def checked(item: Item) -> Slot:
     except InvalidInput as error:
         slot.reject(error)
     return slot
+
+
+def _give_way(slot: Slot, record: DocumentRecord | None) -> None:
+    """Leave alone what is not the version that the document is to replace."""
+    document, visible = slot.document, record.generation if record else 0
+    if document is not None and slot.receipt is None and document.in_place_of not in (None, visible):
+        slot.record, slot.growth = None, None
+        slot.give_way(record, visible)
 
 
 def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:

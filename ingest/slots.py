@@ -45,6 +45,18 @@ class Slot:
         """Place of the first of its chunks in the document."""
         return self.growth.chunk_count if self.growth else 0
 
+    @property
+    def in_place_of(self) -> int | None:
+        """Name the generation that has to be the visible one until this one is (0: none); None where any may be."""
+        if self.growth:
+            return self.growth.generation
+        return self.document.in_place_of if self.document else None
+
+    def give_way(self, newest: DocumentRecord | None, generation: int) -> None:
+        """Give the receipt that says what stands in its place: a version, or a deletion of a generation."""
+        counts = (newest.chunk_count, newest.token_count, newest.generation) if newest else (0, 0, generation)
+        self.receipt = Receipt(self.key.document_id, self.source, Outcome.SUPERSEDED, *counts)
+
     def reject(self, error: MambaSearchError) -> None:
         """Give the receipt that says why it is not ingested."""
         self.receipt = Receipt(

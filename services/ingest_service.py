@@ -114,6 +114,7 @@ async def _documents(
             metadata=wire.metadata_from_messages(request.metadata),
             tenant=tenant,
             growing=request.growing,
+            in_place_of=request.in_place_of if request.HasField("in_place_of") else None,
         )
 
 

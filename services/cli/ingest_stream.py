@@ -141,6 +141,7 @@ def _request(document: Document) -> ingest_pb2.IngestDocumentsRequest:
         metadata=wire.metadata_to_messages(document.metadata),
         tenant=document.tenant,
         growing=document.growing,
+        in_place_of=document.in_place_of,
     )
 
 

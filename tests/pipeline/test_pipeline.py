@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from encoder.errors import (
     Overloaded,
     StorageFull,
 )
+from encoder.interface import Encoded
 from ingest import read_ahead
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
@@ -133,6 +134,46 @@ async def test_changed_metadata_are_written_without_encoding(
         assert (record.metadata, record.source) == (changed.metadata, changed.source)
         assert (await ingestor.ingest(changed)).outcome is Outcome.UNCHANGED
     assert encoder.batches == []
+
+
+async def test_a_document_gives_way_to_another_version_than_it_is_to_replace(
+    ingestor: Ingestor, index: MoodyIndex, journal: Journal, encoder: MoodyEncoder
+) -> None:
+    first = dataclasses.replace(make_document("a"), in_place_of=0)
+    assert (await ingestor.ingest(first)).outcome is Outcome.INGESTED
+    assert (await ingestor.ingest(first)).outcome is Outcome.UNCHANGED
+    again = dataclasses.replace(make_document("a", 9), in_place_of=1)
+    assert (await ingestor.ingest(again)).generation == 2
+    encoder.batches.clear()
+    for late in (
+        dataclasses.replace(first, metadata={"n": 1}),
+        dataclasses.replace(make_document("a", 3), in_place_of=1),
+    ):
+        receipt = await ingestor.ingest(late)
+        assert (receipt.outcome, receipt.generation) == (Outcome.SUPERSEDED, 2)
+    gone = await ingestor.ingest(dataclasses.replace(make_document("b"), in_place_of=7))
+    assert (gone.outcome, gone.generation) == (Outcome.SUPERSEDED, 0)
+    assert encoder.batches == []
+    assert await contents(index, "a", "b") == {"a": (2, receipt.chunk_count, receipt.chunk_count)}
+
+
+async def test_a_document_gives_way_to_what_came_while_it_was_written(
+    ingestor: Ingestor, index: MoodyIndex, journal: Journal, encoder: MoodyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ingestor.ingest(make_document("a"))
+    (earlier,) = (await journal.begin([key("a")], {})).values()  # of another writer
+    encode = encoder.encode_passages
+
+    async def overtaken(passages: Sequence[str]) -> Encoded:
+        (record,) = (await records_of(index, "a")).values()
+        assert await index.commit_record(dataclasses.replace(record, generation=earlier))
+        return await encode(passages)
+
+    monkeypatch.setattr(encoder, "encode_passages", overtaken)
+    receipt = await ingestor.ingest(dataclasses.replace(make_document("a", 9), in_place_of=1))
+    assert (receipt.outcome, receipt.generation) == (Outcome.SUPERSEDED, earlier)
+    assert await index.count_chunks(key("a"), earlier + 1) == 0
+    assert [attempt.generation for attempt in journal._held] == [earlier]
 
 
 async def test_two_versions_in_one_stream_are_taken_in_order(

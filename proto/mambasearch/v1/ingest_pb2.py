@@ -29,7 +29,7 @@ from mambasearch.v1 import jobs_pb2 as mambasearch_dot_v1_dot_jobs__pb2
 from mambasearch.v1 import metadata_pb2 as mambasearch_dot_v1_dot_metadata__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmambasearch/v1/ingest.proto\x12\x0emambasearch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmambasearch/v1/filter.proto\x1a\x19mambasearch/v1/jobs.proto\x1a\x1dmambasearch/v1/metadata.proto\"\x93\x02\n\x16IngestDocumentsRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x46\n\x08metadata\x18\x05 \x03(\x0b\x32\x34.mambasearch.v1.IngestDocumentsRequest.MetadataEntry\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0f\n\x07growing\x18\x07 \x01(\x08\x1aN\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.MetadataValue:\x02\x38\x01\"\xf5\x01\n\x17IngestDocumentsResponse\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12.\n\x07outcome\x18\x02 \x01(\x0e\x32\x1d.mambasearch.v1.IngestOutcome\x12\x13\n\x0b\x63hunk_count\x18\x03 \x01(\r\x12\x13\n\x0btoken_count\x18\x04 \x01(\x04\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12*\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x1b.mambasearch.v1.IngestError\x12+\n\tslow_down\x18\x07 \x01(\x0b\x32\x18.mambasearch.v1.SlowDown\"J\n\x08SlowDown\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x0bIngestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"9\n\x12GetDocumentRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"\xe1\x02\n\x08\x44ocument\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\r\x12\x13\n\x0btoken_count\x18\x06 \x01(\x04\x12\x12\n\nchar_count\x18\x07 \x01(\x04\x12\x14\n\x0c\x63ontent_hash\x18\x08 \x01(\t\x12/\n\x0bingested_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x08metadata\x18\n \x03(\x0b\x32&.mambasearch.v1.Document.MetadataEntry\x1aN\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.MetadataValue:\x02\x38\x01\"<\n\x15\x44\x65leteDocumentRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"-\n\x16\x44\x65leteDocumentResponse\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\r\"u\n\x14ListDocumentsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.mambasearch.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x15ListDocumentsResponse\x12+\n\tdocuments\x18\x01 \x03(\x0b\x32\x18.mambasearch.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xc2\x01\n\rIngestOutcome\x12\x1e\n\x1aINGEST_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17INGEST_OUTCOME_INGESTED\x10\x01\x12\x1c\n\x18INGEST_OUTCOME_UNCHANGED\x10\x02\x12\x1b\n\x17INGEST_OUTCOME_REJECTED\x10\x03\x12\x1a\n\x16INGEST_OUTCOME_UPDATED\x10\x04\x12\x1d\n\x19INGEST_OUTCOME_SUPERSEDED\x10\x05\x32\xee\x07\n\rIngestService\x12\x66\n\x0fIngestDocuments\x12&.mambasearch.v1.IngestDocumentsRequest\x1a\'.mambasearch.v1.IngestDocumentsResponse(\x01\x30\x01\x12K\n\x0bGetDocument\x12\".mambasearch.v1.GetDocumentRequest\x1a\x18.mambasearch.v1.Document\x12_\n\x0e\x44\x65leteDocument\x12%.mambasearch.v1.DeleteDocumentRequest\x1a&.mambasearch.v1.DeleteDocumentResponse\x12\\\n\rListDocuments\x12$.mambasearch.v1.ListDocumentsRequest\x1a%.mambasearch.v1.ListDocumentsResponse\x12L\n\x0e\x44\x65leteByFilter\x12%.mambasearch.v1.DeleteByFilterRequest\x1a\x13.mambasearch.v1.Job\x12N\n\x0f\x43reateIngestJob\x12&.mambasearch.v1.CreateIngestJobRequest\x1a\x13.mambasearch.v1.Job\x12<\n\x06GetJob\x12\x1d.mambasearch.v1.GetJobRequest\x1a\x13.mambasearch.v1.Job\x12M\n\x08ListJobs\x12\x1f.mambasearch.v1.ListJobsRequest\x1a .mambasearch.v1.ListJobsResponse\x12\x42\n\x08WatchJob\x12\x1f.mambasearch.v1.WatchJobRequest\x1a\x13.mambasearch.v1.Job0\x01\x12\x42\n\tCancelJob\x12 .mambasearch.v1.CancelJobRequest\x1a\x13.mambasearch.v1.Job\x12\x62\n\x0fListDeadLetters\x12&.mambasearch.v1.ListDeadLettersRequest\x1a\'.mambasearch.v1.ListDeadLettersResponse\x12R\n\x11ReplayDeadLetters\x12(.mambasearch.v1.ReplayDeadLettersRequest\x1a\x13.mambasearch.v1.Jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmambasearch/v1/ingest.proto\x12\x0emambasearch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmambasearch/v1/filter.proto\x1a\x19mambasearch/v1/jobs.proto\x1a\x1dmambasearch/v1/metadata.proto\"\xbd\x02\n\x16IngestDocumentsRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x46\n\x08metadata\x18\x05 \x03(\x0b\x32\x34.mambasearch.v1.IngestDocumentsRequest.MetadataEntry\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0f\n\x07growing\x18\x07 \x01(\x08\x12\x18\n\x0bin_place_of\x18\x08 \x01(\x04H\x00\x88\x01\x01\x1aN\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.MetadataValue:\x02\x38\x01\x42\x0e\n\x0c_in_place_of\"\xf5\x01\n\x17IngestDocumentsResponse\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12.\n\x07outcome\x18\x02 \x01(\x0e\x32\x1d.mambasearch.v1.IngestOutcome\x12\x13\n\x0b\x63hunk_count\x18\x03 \x01(\r\x12\x13\n\x0btoken_count\x18\x04 \x01(\x04\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12*\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x1b.mambasearch.v1.IngestError\x12+\n\tslow_down\x18\x07 \x01(\x0b\x32\x18.mambasearch.v1.SlowDown\"J\n\x08SlowDown\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x02 \x01(\t\";\n\x0bIngestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"9\n\x12GetDocumentRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"\xe1\x02\n\x08\x44ocument\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\r\x12\x13\n\x0btoken_count\x18\x06 \x01(\x04\x12\x12\n\nchar_count\x18\x07 \x01(\x04\x12\x14\n\x0c\x63ontent_hash\x18\x08 \x01(\t\x12/\n\x0bingested_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x08metadata\x18\n \x03(\x0b\x32&.mambasearch.v1.Document.MetadataEntry\x1aN\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.MetadataValue:\x02\x38\x01\"<\n\x15\x44\x65leteDocumentRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"-\n\x16\x44\x65leteDocumentResponse\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\r\"u\n\x14ListDocumentsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12&\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x16.mambasearch.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"]\n\x15ListDocumentsResponse\x12+\n\tdocuments\x18\x01 \x03(\x0b\x32\x18.mambasearch.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xc2\x01\n\rIngestOutcome\x12\x1e\n\x1aINGEST_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17INGEST_OUTCOME_INGESTED\x10\x01\x12\x1c\n\x18INGEST_OUTCOME_UNCHANGED\x10\x02\x12\x1b\n\x17INGEST_OUTCOME_REJECTED\x10\x03\x12\x1a\n\x16INGEST_OUTCOME_UPDATED\x10\x04\x12\x1d\n\x19INGEST_OUTCOME_SUPERSEDED\x10\x05\x32\xee\x07\n\rIngestService\x12\x66\n\x0fIngestDocuments\x12&.mambasearch.v1.IngestDocumentsRequest\x1a\'.mambasearch.v1.IngestDocumentsResponse(\x01\x30\x01\x12K\n\x0bGetDocument\x12\".mambasearch.v1.GetDocumentRequest\x1a\x18.mambasearch.v1.Document\x12_\n\x0e\x44\x65leteDocument\x12%.mambasearch.v1.DeleteDocumentRequest\x1a&.mambasearch.v1.DeleteDocumentResponse\x12\\\n\rListDocuments\x12$.mambasearch.v1.ListDocumentsRequest\x1a%.mambasearch.v1.ListDocumentsResponse\x12L\n\x0e\x44\x65leteByFilter\x12%.mambasearch.v1.DeleteByFilterRequest\x1a\x13.mambasearch.v1.Job\x12N\n\x0f\x43reateIngestJob\x12&.mambasearch.v1.CreateIngestJobRequest\x1a\x13.mambasearch.v1.Job\x12<\n\x06GetJob\x12\x1d.mambasearch.v1.GetJobRequest\x1a\x13.mambasearch.v1.Job\x12M\n\x08ListJobs\x12\x1f.mambasearch.v1.ListJobsRequest\x1a .mambasearch.v1.ListJobsResponse\x12\x42\n\x08WatchJob\x12\x1f.mambasearch.v1.WatchJobRequest\x1a\x13.mambasearch.v1.Job0\x01\x12\x42\n\tCancelJob\x12 .mambasearch.v1.CancelJobRequest\x1a\x13.mambasearch.v1.Job\x12\x62\n\x0fListDeadLetters\x12&.mambasearch.v1.ListDeadLettersRequest\x1a\'.mambasearch.v1.ListDeadLettersResponse\x12R\n\x11ReplayDeadLetters\x12(.mambasearch.v1.ReplayDeadLettersRequest\x1a\x13.mambasearch.v1.Jobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,32 +40,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTDOCUMENTSREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_DOCUMENT_METADATAENTRY']._loaded_options = None
   _globals['_DOCUMENT_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_INGESTOUTCOME']._serialized_start=1601
-  _globals['_INGESTOUTCOME']._serialized_end=1795
+  _globals['_INGESTOUTCOME']._serialized_start=1643
+  _globals['_INGESTOUTCOME']._serialized_end=1837
   _globals['_INGESTDOCUMENTSREQUEST']._serialized_start=200
-  _globals['_INGESTDOCUMENTSREQUEST']._serialized_end=475
-  _globals['_INGESTDOCUMENTSREQUEST_METADATAENTRY']._serialized_start=397
-  _globals['_INGESTDOCUMENTSREQUEST_METADATAENTRY']._serialized_end=475
-  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_start=478
-  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_end=723
-  _globals['_SLOWDOWN']._serialized_start=725
-  _globals['_SLOWDOWN']._serialized_end=799
-  _globals['_INGESTERROR']._serialized_start=801
-  _globals['_INGESTERROR']._serialized_end=860
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=862
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=919
-  _globals['_DOCUMENT']._serialized_start=922
-  _globals['_DOCUMENT']._serialized_end=1275
-  _globals['_DOCUMENT_METADATAENTRY']._serialized_start=397
-  _globals['_DOCUMENT_METADATAENTRY']._serialized_end=475
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1277
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1337
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1339
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1384
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1386
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1503
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1505
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1598
-  _globals['_INGESTSERVICE']._serialized_start=1798
-  _globals['_INGESTSERVICE']._serialized_end=2804
+  _globals['_INGESTDOCUMENTSREQUEST']._serialized_end=517
+  _globals['_INGESTDOCUMENTSREQUEST_METADATAENTRY']._serialized_start=423
+  _globals['_INGESTDOCUMENTSREQUEST_METADATAENTRY']._serialized_end=501
+  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_start=520
+  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_end=765
+  _globals['_SLOWDOWN']._serialized_start=767
+  _globals['_SLOWDOWN']._serialized_end=841
+  _globals['_INGESTERROR']._serialized_start=843
+  _globals['_INGESTERROR']._serialized_end=902
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=904
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=961
+  _globals['_DOCUMENT']._serialized_start=964
+  _globals['_DOCUMENT']._serialized_end=1317
+  _globals['_DOCUMENT_METADATAENTRY']._serialized_start=423
+  _globals['_DOCUMENT_METADATAENTRY']._serialized_end=501
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1319
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1379
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1381
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1426
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1428
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1545
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1547
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1640
+  _globals['_INGESTSERVICE']._serialized_start=1840
+  _globals['_INGESTSERVICE']._serialized_end=2846
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,7 @@ INGEST_OUTCOME_UPDATED: IngestOutcome
 INGEST_OUTCOME_SUPERSEDED: IngestOutcome
 
 class IngestDocumentsRequest(_message.Message):
-    __slots__ = ("document_id", "title", "text", "source", "metadata", "tenant", "growing")
+    __slots__ = ("document_id", "title", "text", "source", "metadata", "tenant", "growing", "in_place_of")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class IngestDocumentsRequest(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     GROWING_FIELD_NUMBER: _ClassVar[int]
+    IN_PLACE_OF_FIELD_NUMBER: _ClassVar[int]
     document_id: str
     title: str
     text: str
@@ -52,7 +53,8 @@ class IngestDocumentsRequest(_message.Message):
     metadata: _containers.MessageMap[str, _metadata_pb2.MetadataValue]
     tenant: str
     growing: bool
-    def __init__(self, document_id: _Optional[str] = ..., title: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., tenant: _Optional[str] = ..., growing: _Optional[bool] = ...) -> None: ...
+    in_place_of: int
+    def __init__(self, document_id: _Optional[str] = ..., title: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Mapping[str, _metadata_pb2.MetadataValue]] = ..., tenant: _Optional[str] = ..., growing: _Optional[bool] = ..., in_place_of: _Optional[int] = ...) -> None: ...
 
 class IngestDocumentsResponse(_message.Message):
     __slots__ = ("document_id", "outcome", "chunk_count", "token_count", "generation", "error", "slow_down")
