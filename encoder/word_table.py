@@ -12,14 +12,14 @@ import re
 import string
 import threading
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-# The table is begun anew when its words have so many characters together: some 30 MB.
-TABLE_CHARS_MAX = 1 << 20
+# The table is begun anew when its words have so many characters together: some 15 MB.
+TABLE_CHARS_MAX = 1 << 19
 
 _Number = TypeVar("_Number", np.int32, np.int64)
 
@@ -57,6 +57,10 @@ class WordTable:
         self._rows = _Rows()
         self._adding = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[Self], tuple[tokenizers.Tokenizer, int]]:
+        """Travel to another process without the words."""
+        return type(self), (self._pipeline, self._chars_max)
+
     def tokenize(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Give token ids ``(l,)``, and each token's start and end (exclusive) in code points, ``(l, 2)``."""
         words, word_starts = _divide(text)
@@ -82,7 +86,7 @@ class WordTable:
         if None in numbers:
             with self._adding:
                 missing = [word for word in dict.fromkeys(words) if word not in rows.numbers]
-                rows.add(missing, self._pipeline.encode_batch(missing, add_special_tokens=False))
+                rows.add(missing, [self._pipeline.encode(word, add_special_tokens=False) for word in missing])
                 if rows.chars > self._chars_max and rows is self._rows:
                     self._rows = _Rows()
             numbers = list(map(rows.numbers.get, words))

@@ -1,5 +1,6 @@
 """Text to ids without torch."""
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def test_a_table_serves_many_threads(tokenizer: Tokenizer) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda text: table.tokenize(text)[0].tolist(), texts))
     assert found == [rows.ids for rows in tokenizer._pipeline.encode_batch(texts, add_special_tokens=False)]
+
+
+def test_a_tokenizer_travels_to_other_processes(tokenizer: Tokenizer) -> None:
+    text = "Words that have been met, and some that have not."
+    expected = tokenizer.encode(text)
+    assert pickle.loads(pickle.dumps(tokenizer)).encode(text) == expected
 
 
 def test_only_pipelines_that_divide_at_words_have_a_table(tokenizer: Tokenizer) -> None:

@@ -205,9 +205,10 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     def rows(count: int) -> Iterator[dict[str, object]]:
         for n in range(count):
-            # A long word is one token: many bytes are read in little time.
-            passage = {"docid": str(n), "text": f"{n} " + "word" * 800}
-            yield {"query": f"q{n}", "positive_passages": [passage]}
+            # A long word is one token: many bytes are read in little time. Words that have been met are remembered.
+            digits = " ".join(str(n))
+            passage = {"docid": str(n), "text": f"{digits} {'word' * 800}"}
+            yield {"query": f"q {digits}", "positive_passages": [passage]}
 
     peaks_kb = []
     for count in (600, 12000):

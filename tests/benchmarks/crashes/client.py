@@ -45,6 +45,8 @@ async def send_to(source: Source, target: str, versions: Sequence[tuple[str, int
         async with grpc.aio.insecure_channel(target) as channel:
             stub = ingest_pb2_grpc.IngestServiceStub(channel)
             async for answer in stub.IngestDocuments(requests(), timeout=_TIMEOUT_S):
+                if answer.HasField("slow_down"):
+                    continue
                 source.receipts[ingest_pb2.IngestOutcome.Name(answer.outcome)] += 1
                 if answer.outcome in _ACKNOWLEDGED:
                     source.acknowledged[answer.document_id] = sent[answer.document_id]

@@ -11,6 +11,7 @@ POISON = "unencodable"  # a word that the encoder of these tests refuses
 DELETED_SHARE = 0.15  # of new versions
 POISONED_SHARE = 0.03  # of what is sent, beside the versions
 STREAM_DOCUMENTS = 40
+GROWN_PARTS_MAX = 45  # then it begins anew: a search shows 50 chunks
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class Source:
         number = int(name.rpartition("-")[2])
         if grows(name):
             words = f"The {word(name)} adds to its log, as it does each night, part"
-            return "\n\n".join(f"{words} {part}." for part in range(3 * version + number % 5))
+            return "\n\n".join(f"{words} {part}." for part in range(1 + (3 * version + number) % GROWN_PARTS_MAX))
         words = f"The {word(name)} of version v{version}x keeps its lamp lit through the night, part"
         return "\n\n".join(f"{words} {part}." for part in range(1 + (7 * number + 5 * version) % 60))
 
