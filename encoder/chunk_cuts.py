@@ -72,7 +72,7 @@ def _best_cut(
     """Choose the token in ``[lower, upper]`` to begin the next chunk: the highest level, then nearest to the target."""
     window = levels[lower : upper + 1]
     best = int(window.max())
-    places = np.flatnonzero(window == best) + lower
+    places = (window == best).nonzero()[0] + lower
     if best == LEVEL_UNDIVIDED:
         return upper
     if best == LEVEL_NONE:

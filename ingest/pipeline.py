@@ -22,7 +22,7 @@ from ingest.committing import Committer
 from ingest.cutting.cutter import Cutter, CutterHere
 from ingest.document_locks import DocumentLocks
 from ingest.documents import DEFAULT_TENANT, Document
-from ingest.flow import Flow
+from ingest.flow import Flow, Stages
 from ingest.growing import GrowingEncoder
 from ingest.index.interface import BATCH_CHUNKS_MAX, DocumentKey, VectorIndex
 from ingest.journal import Attempt, Journal
@@ -90,6 +90,7 @@ class Ingestor:
             cut_whole=self._preparer.cut_whole,
         )
         self._committer = Committer(index, journal, self._retry, collect_after_s)
+        self._stages = Stages(self._hold, self._prepare, self._writer.write, self._settle, self._let_go)
         self.progress = Progress()
         self.last_trouble = ""  # for which something was tried again; progress.retries counts how often
 
@@ -120,17 +121,14 @@ class Ingestor:
             whole_documents=self._chunk_encoder.reads_whole_documents,
         )
         async with reading_ahead(items) as ahead:
-            flow = Flow(ahead, batcher, self._prepare, self._writer.write, self._settle)
+            flow = Flow(ahead, batcher, self._stages)
             try:
                 while slots := await flow.settled():
                     for slot in slots:
                         assert slot.receipt is not None
                         yield slot.receipt
             finally:
-                try:
-                    await flow.close()
-                finally:
-                    self._let_go(flow.under_way)
+                await flow.close()
 
     async def delete(self, document_id: str, tenant: str = DEFAULT_TENANT) -> int:
         """Take a document out of the index; say how many chunks it had. :class:`NotFound` where there is none."""
@@ -165,22 +163,20 @@ class Ingestor:
             )
         self._chunk_encoder.check(info, self._chunker)
 
-    async def _prepare(self, group: Sequence[Item], before_waiting: Callable[[], Awaitable[None]]) -> list[Slot]:
+    async def _hold(self, group: Sequence[Item], before_waiting: Callable[[], Awaitable[None]]) -> list[Slot]:
         slots = [checked(item) for item in group]
         keys = _keys(slots)
         if not self._locks.try_take(keys):
             await before_waiting()
             await self._locks.take(keys)
-        try:
-            await self._preparer.prepare(slots)
-        except BaseException:
-            self._let_go(slots)
-            raise
+        return slots
+
+    async def _prepare(self, slots: Sequence[Slot]) -> None:
+        await self._preparer.prepare(slots)
         self._report(
             bytes_cut=self.progress.bytes_cut + sum(slot.text_bytes for slot in slots),
             chunks_cut=self.progress.chunks_cut + sum(len(slot.chunks) for slot in slots),
         )
-        return slots
 
     async def _settle(self, slots: Sequence[Slot]) -> None:
         try:

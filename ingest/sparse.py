@@ -62,11 +62,8 @@ def _words(text: str) -> list[str]:
 
 def _count_terms(text: str) -> dict[int, int]:
     """Count terms by hash, so that two terms of one hash (one pair in four billion) still make a unique index."""
-    counts: dict[int, int] = {}
-    for word, count in Counter(_words(text)).items():
-        if (term := _term(word)) is not None:
-            counts[term] = counts.get(term, 0) + count
-    return counts
+    counts = Counter(map(_term, _words(text)))
+    return {term: count for term, count in counts.items() if term is not None}
 
 
 @lru_cache(maxsize=_WORDS_KEPT)

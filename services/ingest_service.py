@@ -159,6 +159,7 @@ async def serve(settings: IngestSettings) -> None:
             chunk_encoder=chunks.encoder,
             cutter=cutting,
             states=states,
+            batch_tokens_max=settings.ingest_batch_tokens,
             collect_after_s=collect_after_s,
         )
         return Worker(ingestor, index)

@@ -119,6 +119,12 @@ class IngestDoorSettings(StateSettings):
     ingest_streams_max: int = Field(
         8, ge=1, le=1000, description="Ingestion streams served at once; one more is refused with RESOURCE_EXHAUSTED."
     )
+    ingest_batch_tokens: int = Field(
+        8192,
+        ge=256,
+        le=1_048_576,
+        description="Tokens that are encoded together; two seconds of work for a CPU. For a GPU, 131072 and more.",
+    )
     ingest_cutting_processes: int | None = Field(
         None,
         ge=0,

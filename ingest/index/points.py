@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def record_point_id(key: DocumentKey) -> str:
     return str(uuid.uuid5(_tenant_namespace(key.tenant), f"record/{key.document_id}"))
 
 
+@lru_cache(maxsize=1024)
 def _tenant_namespace(tenant: str) -> uuid.UUID:
     return uuid.uuid5(_NAMESPACE, tenant)
 
