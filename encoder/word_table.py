@@ -24,7 +24,7 @@ TABLE_CHARS_MAX = 1 << 19
 _Number = TypeVar("_Number", np.int32, np.int64)
 
 _SIGNS = re.escape(string.punctuation)
-_WORDS = re.compile(rf"[^ \t\n\r{_SIGNS}]+|[{_SIGNS}]")  # a sign is a word of its own
+_WORDS = re.compile(rf"[{_SIGNS}]|[^ \t\n\r{_SIGNS}]+")  # a sign is a word of its own
 _BLANK, _SIGN, _LETTER = 0, 1, 2
 _BEYOND_ASCII = 128
 # The kind of each code point; what is beyond ASCII never divides here, but inside a word, by the library.

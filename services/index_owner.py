@@ -19,6 +19,7 @@ from encoder.errors import IndexUnavailable, InvalidInput, MambaSearchError
 from ingest.index import wire
 from ingest.index.data_directory import read_manifest
 from ingest.index.embedded import EmbeddedIndex
+from ingest.index.gathering import TOGETHER_MAX
 from services.grpc_server import GrpcServer, stop_signal
 from services.settings import IndexOwnerSettings
 from services.status import exit_code
@@ -197,8 +198,8 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
 
 
 def _check_together(field: str, count: int) -> None:
-    if count > wire.TOGETHER_MAX:
-        raise InvalidInput(field, f"{field} has {count} entries; the limit is {wire.TOGETHER_MAX} a call.")
+    if count > TOGETHER_MAX:
+        raise InvalidInput(field, f"{field} has {count} entries; the limit is {TOGETHER_MAX} a call.")
 
 
 async def serve(settings: IndexOwnerSettings) -> None:

@@ -17,6 +17,7 @@ from encoder.errors import IndexUnavailable, MambaSearchError
 from ingest.index import points, records
 from ingest.index.data_directory import WRITE_BYTES_MIN, DataDirectory, Manifest, check_made_by
 from ingest.index.engine import Engine
+from ingest.index.gathering import TOGETHER_MAX, Gathering
 from ingest.index.interface import (
     READ_MAX,
     DocumentKey,
@@ -61,6 +62,9 @@ class EmbeddedIndex:
         self._closed = False
         self._optimization: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
+        # What many documents ask for in one moment is one turn of that thread, and one write.
+        self._counting = Gathering(self._count_all, TOGETHER_MAX)
+        self._changing = Gathering(self._change_all, TOGETHER_MAX)
 
     @classmethod
     async def open(
@@ -101,20 +105,18 @@ class EmbeddedIndex:
 
     async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
         """Count the chunks of some generations."""
-        return await self._run(lambda: self._engine.count_chunks(key, generations))
+        return await self._counting.ask((key, generations))
 
     async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        change = records.committing(record, in_place_of=in_place_of)
-        _, after = await self._write(lambda: self._engine.change_record(record.key, change))
+        _, after = await self._changing.ask((record.key, records.committing(record, in_place_of=in_place_of)))
         return after is not None
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
         """Refuse commits up to a generation; give the committed record."""
         points.check_generation(generation, 0)
-        change = records.fencing(generation)
-        _, after = await self._write(lambda: self._engine.change_record(key, change))
+        _, after = await self._changing.ask((key, records.fencing(generation)))
         return after.record if after else None
 
     async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
@@ -142,7 +144,8 @@ class EmbeddedIndex:
         """Leave a tombstone; on a disk that is nearly full, too, since the chunks can go then."""
         points.check_generation(generation)
         change = records.deleting(generation)
-        return records.deleted_by(*await self._run(lambda: self._engine.change_record(key, change)))
+        ((before, after),) = await self._run(lambda: self._engine.change_records([(key, change)]))
+        return records.deleted_by(before, after)
 
     async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
         """Forget a tombstone of just this generation."""
@@ -272,6 +275,14 @@ class EmbeddedIndex:
     def _flush(self) -> None:
         self._engine.flush()
         self._unflushed = 0
+
+    async def _count_all(self, wanted: Sequence[tuple[DocumentKey, Collection[int]]]) -> list[int]:
+        return await self._run(lambda: [self._engine.count_chunks(*one) for one in wanted])
+
+    async def _change_all(
+        self, changes: Sequence[tuple[DocumentKey, records.Change]]
+    ) -> list[tuple[records.RecordState | None, records.RecordState | None]]:
+        return await self._write(lambda: self._engine.change_records(changes), len(changes))
 
     async def _write(self, call: Callable[[], _Result], points_count: int = 1) -> _Result:
         if self._optimization and self._journaled >= JOURNAL_POINTS_MAX:

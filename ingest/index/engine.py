@@ -82,14 +82,29 @@ class Engine:
         """Write chunks; they are in the write-ahead log on return."""
         self._update(edge.UpdateOperation.upsert_points([_point(indexed) for indexed in chunks]))
 
-    def change_record(self, key: DocumentKey, change: Change) -> tuple[RecordState | None, RecordState | None]:
-        """Change what is known of a document; give what was known before, and what the change made of it."""
-        before = self.get_states([key]).get(key)
-        after = change(before)
-        if after is not None and after != before:
-            point = edge.Point(points.record_point_id(key), {}, points.state_payload(key, after))
-            self._update(edge.UpdateOperation.upsert_points([point]))
-        return before, after
+    def change_records(
+        self, changes: Sequence[tuple[DocumentKey, Change]]
+    ) -> list[tuple[RecordState | None, RecordState | None]]:
+        """Change what is known of documents, one after another, in one write.
+
+        Give what was known before each change, and what the change made of it.
+        """
+        states = self.get_states(list({key for key, _ in changes}))
+        changed: dict[DocumentKey, RecordState] = {}
+        found = []
+        for key, change in changes:
+            before = states.get(key)
+            after = change(before)
+            if after is not None and after != before:
+                states[key] = changed[key] = after
+            found.append((before, after))
+        if changed:
+            written = [
+                edge.Point(points.record_point_id(key), {}, points.state_payload(key, state))
+                for key, state in changed.items()
+            ]
+            self._update(edge.UpdateOperation.upsert_points(written))
+        return found
 
     def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
         """Delete a tombstone, where it is of just this generation."""

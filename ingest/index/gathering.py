@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+TOGETHER_MAX = 64  # documents that are counted or committed as one
+
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
 

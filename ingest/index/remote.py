@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from encoder.errors import IndexUnavailable
 from encoder.grpc_errors import error_of
 from ingest.index import points, wire
-from ingest.index.gathering import Gathering
+from ingest.index.gathering import TOGETHER_MAX, Gathering
 from ingest.index.interface import (
     READ_MAX,
     DocumentKey,
@@ -50,8 +50,8 @@ class RemoteIndex:
             ],
         )
         self._stub = index_pb2_grpc.IndexServiceStub(self._channel)
-        self._counting = Gathering(self._count_all, wire.TOGETHER_MAX)
-        self._committing = Gathering(self._commit_all, wire.TOGETHER_MAX)
+        self._counting = Gathering(self._count_all, TOGETHER_MAX)
+        self._committing = Gathering(self._commit_all, TOGETHER_MAX)
 
     @classmethod
     async def connect(cls, target: str, *, dimension: int, fingerprint: str) -> Self:

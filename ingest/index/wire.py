@@ -26,7 +26,6 @@ from ingest.index.points import segments_of
 
 # 1,000 hits of the longest chunks (4,096 code points of up to 4 bytes), or 1,024 records of up to 64 KiB.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-TOGETHER_MAX = 64  # documents of one request to count or commit
 
 
 def key_to_message(key: DocumentKey) -> index_pb2.IndexDocumentKey:

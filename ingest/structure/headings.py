@@ -24,6 +24,7 @@ _FENCE_OR_HEADING = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 _FENCE_END = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t\r]*$", re.MULTILINE)
+_MARKS = ("#", "```", "~~~", "===", "---")  # a text with none of them has no heading
 _CLOSING_MARKS = re.compile(r"(?:^|[ \t])#+\s*$")
 
 
@@ -58,6 +59,8 @@ def heading_paths(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[str
 
 def read_headings(text: str) -> Iterator[Heading]:
     """Give the headings of a text in their order, in time linear in its length."""
+    if not any(mark in text for mark in _MARKS):
+        return
     position = 0
     while match := _FENCE_OR_HEADING.search(text, position):
         position = match.end()
