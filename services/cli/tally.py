@@ -132,6 +132,7 @@ class Tally:
     def summary(self) -> str:
         """Say everything in one sentence."""
         documents = "document" if self.ingested == 1 else "documents"
+        chunks = "chunk" if self.chunks == 1 else "chunks"
         rare = [
             (self.updated, "with new metadata"),
             (self.superseded, "overtaken by newer versions"),
@@ -139,7 +140,7 @@ class Tally:
         ]
         others = "".join(f"{count} {what}, " for count, what in rare if count)
         return (
-            f"{self.ingested} {documents} ingested ({self.chunks:,} chunks, {self.tokens:,} tokens), "
+            f"{self.ingested} {documents} ingested ({self.chunks:,} {chunks}, {self.tokens:,} tokens), "
             f"{others}{self.unchanged} unchanged, {self.rejected} refused, in {time.monotonic() - self.started:.1f} s "
             f"({self.tokens_per_s():,.0f} tokens/s)"
         )
