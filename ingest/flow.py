@@ -118,8 +118,8 @@ class Flow:
             before = self._begin(self._prepare(slots, before))
             before.add_done_callback(lambda _: self._groups.release())
             while self._is_full and not self._failure:
+                self._room.clear()  # first: room may be made while the group before is still prepared
                 await self._flush_after(before)
-                self._room.clear()
                 await self._room.wait()
         await self._flush_after(before)
 

@@ -1,0 +1,56 @@
+"""A stream of documents between the stages: nobody waits for news that has come already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from encoder.errors import InvalidInput
+from ingest.flow import ITEMS_MAX, Flow, Stages
+from ingest.index.interface import DocumentKey
+from ingest.read_ahead import GROUP_ITEMS_MAX, Item, reading_ahead
+from ingest.receipts import LoadError
+from ingest.slots import Batch, Batcher, Slot
+
+
+async def _nothing(_: Batch) -> None:
+    """Write nothing: no document has a chunk."""
+
+
+async def _settle(_: Sequence[Slot]) -> None:
+    """Settle at once, as where all documents have their receipts."""
+
+
+async def _hold(group: Sequence[Item], _: Callable[[], Awaitable[None]]) -> list[Slot]:
+    return [Slot(DocumentKey("", item.document_id), "") for item in group]
+
+
+def _let_go(_: Sequence[Slot]) -> None:
+    """Nothing was held."""
+
+
+async def test_room_that_is_made_while_the_last_group_is_prepared_is_seen() -> None:
+    count = ITEMS_MAX + 2 * GROUP_ITEMS_MAX
+    go_on = asyncio.Event()
+    prepared = 0
+
+    async def prepare(slots: Sequence[Slot]) -> None:
+        nonlocal prepared
+        prepared += len(slots)
+        if prepared > ITEMS_MAX:  # by now all before is settled, and nobody has taken it
+            await go_on.wait()
+
+    items = [LoadError("", InvalidInput("text", "bad"), str(number)) for number in range(count)]
+    async with asyncio.timeout(10), reading_ahead(items) as ahead:
+        flow = Flow(ahead, Batcher(1, 1, whole_documents=False), Stages(_hold, prepare, _nothing, _settle, _let_go))
+        try:
+            while prepared <= ITEMS_MAX:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            found = await flow.settled()
+            asyncio.get_running_loop().call_later(0.1, go_on.set)
+            while more := await flow.settled():
+                found += more
+        finally:
+            await flow.close()
+    assert len(found) == count
