@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+from encoder.errors import Unavailable
 from ingest.read_ahead import Item, ReadAhead
 from ingest.slots import Batch, Batcher, Slot
 
@@ -189,7 +190,10 @@ class Flow:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if task.cancelled():
+            # Before the end nobody here does that: a connection was closed under its call.
+            self._failure = self._failure or Unavailable("A connection was closed meanwhile; ingest the rest again.")
+        elif error := task.exception():
             self._failure = self._failure or error
         self._news.set()
         self._arrived.set()
