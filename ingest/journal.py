@@ -211,9 +211,19 @@ class Journal:
             if one.below > FIRST_GENERATION  # before the first there is nothing
         ]
 
+        statement = self.database.upsert(garbage)
+        # What an attempt left that came to nothing and what the next one replaces are one entry: the last to be read.
+        latest = {
+            column.name: sa.case(
+                (column >= statement.excluded[column.name], column), else_=statement.excluded[column.name]
+            )
+            for column in (garbage.c.tombstone, garbage.c.not_before)
+        }
+        added = statement.on_conflict_do_update(index_elements=list(garbage.primary_key), set_=latest)
+
         def write(connection: sa.Connection) -> None:
             if rows:
-                connection.execute(self.database.upsert(garbage).on_conflict_do_nothing(), rows)
+                connection.execute(added, rows)
             connection.execute(attempts.delete().where(*_IS_NAMED), [_named(attempt) for attempt in closed])
 
         if closed:
