@@ -82,7 +82,10 @@ class JobRunner:
             while True:
                 self._news.clear()
                 try:
-                    while len(self._tasks) < self.rules.jobs_max and (job := await self.store.claim()):
+                    while len(self._tasks) < self.rules.jobs_max:
+                        job = await self.store.claim([task.get_name() for task in self._tasks])
+                        if job is None:
+                            break
                         self._start(job)
                 except MambaSearchError as error:
                     logger.warning("no job is taken up for now: %s", error)
@@ -106,7 +109,7 @@ class JobRunner:
                 return
 
     def _start(self, job: Job) -> None:
-        task = asyncio.create_task(self._attempt(job))
+        task = asyncio.create_task(self._attempt(job), name=job.job_id)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

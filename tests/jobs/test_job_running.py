@@ -327,3 +327,24 @@ async def test_a_job_of_which_nearly_all_fails_is_given_up(
     assert job.reason.startswith("100 documents failed, the limit of a job (the last: ")
     assert 100 <= job.counts.failed < 1000
     assert len(await letters_of(parts.store, job)) == job.counts.failed
+
+
+async def test_a_worker_whose_lease_ran_out_does_not_take_its_own_job_up_again(parts: Parts, tmp_path: Path) -> None:
+    """The database was away for longer than a lease: nobody has taken the job over, so it goes on as it is."""
+    write_texts(tmp_path, 1)
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def encode(_: object) -> None:
+        under_way.set()
+        await go_on.wait()
+
+    parts.encoder.encode_passages = encode  # type: ignore[method-assign, assignment]
+    store = JobStore(parts.journal.database, lease_s=-1)
+    job = await create(store, tmp_path)
+    runner = make_runner(parts.journal.database, parts.worker, store=store)
+    async with running(runner):
+        await under_way.wait()
+        for _ in range(3):
+            runner.look()
+            await asyncio.sleep(0.05)
+        assert (await store.get(job.job_id)).failed_attempts == 0
