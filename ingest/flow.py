@@ -93,8 +93,10 @@ class Flow:
         """Stop all tasks; what nobody has begun to settle is left to whoever clears away."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._stages.let_go([*self._slots, *chain.from_iterable(self._in_preparation)])
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:  # also where this is cancelled in its turn: nobody else could ever have these documents
+            self._stages.let_go([*self._slots, *chain.from_iterable(self._in_preparation)])
 
     @property
     def _is_full(self) -> bool:

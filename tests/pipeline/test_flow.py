@@ -84,3 +84,32 @@ async def test_a_call_that_is_cancelled_from_below_ends_the_stream(stage: str) -
                     await flow.settled()
         finally:
             await flow.close()
+
+
+async def test_documents_are_let_go_of_also_where_the_end_is_cut_short() -> None:
+    let_go: list[Slot] = []
+    writing = asyncio.Event()
+
+    async def prepare(slots: Sequence[Slot]) -> None:
+        slots[0].chunks, slots[0].outstanding = [Chunk(0, 0, 1, 1, "a", 1, 1, ())], 1
+
+    async def write(_: Batch) -> None:
+        writing.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)  # as where a call is taken back
+
+    items = [LoadError("", InvalidInput("text", "bad"), "1")]
+    async with reading_ahead(items) as ahead:
+        flow = Flow(
+            ahead,
+            Batcher(1, 1, whole_documents=False),
+            Stages(_hold, prepare, write, _settle, let_go.extend),
+        )
+        await writing.wait()
+        closing = asyncio.create_task(flow.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait({closing})
+    assert [slot.key.document_id for slot in let_go] == ["1"]
