@@ -89,6 +89,8 @@ class JobRunner:
                         self._start(job)
                 except MambaSearchError as error:
                     logger.warning("no job is taken up for now: %s", error)
+                except Exception as error:  # noqa: BLE001 - jobs are looked for again all the same
+                    self._unexpected(error, "the search for jobs")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.rules.period_s):
                         await self._news.wait()

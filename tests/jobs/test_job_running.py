@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -348,3 +348,20 @@ async def test_a_worker_whose_lease_ran_out_does_not_take_its_own_job_up_again(p
             runner.look()
             await asyncio.sleep(0.05)
         assert (await store.get(job.job_id)).failed_attempts == 0
+
+
+async def test_what_nobody_foresaw_while_jobs_are_looked_for_is_not_the_end_of_all(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_texts(tmp_path, 1)
+    job = await create(parts.store, tmp_path)
+    runner = make_runner(parts.journal.database, parts.worker)
+    claim = runner.store.claim
+
+    async def stumble(at_work: Collection[str] = ()) -> Job | None:
+        monkeypatch.setattr(runner.store, "claim", claim)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runner.store, "claim", stumble)
+    async with asyncio.timeout(10):
+        assert (await run(parts, job, runner)).state is JobState.SUCCEEDED
