@@ -104,7 +104,7 @@ class Collector:
         journal, after_s = self._journal, self._collect_after_s
         record = await self._index.fence(attempt.key, attempt.generation)
         if record and record.generation == attempt.generation:
-            return lambda: journal.finish([attempt], after_s)
+            return lambda: journal.finish([attempt], after_s, grown=[attempt] if record.earlier else [])
         if record and record.generation > attempt.generation:
             return lambda: journal.discard(attempt, after_s)  # it may have been visible, and be read by a search
         await self._index.delete_chunks(attempt.key, generation=attempt.generation)

@@ -37,7 +37,8 @@ class Committer:
             await self._retry(self._index.flush)
         new = [Attempt(slot.key, slot.generation) for slot in written if slot.generation]
         if new:
-            await self._retry(lambda: self._journal.finish(new, self._collect_after_s))
+            grown = {Attempt(slot.key, slot.generation) for slot in written if slot.growth}
+            await self._retry(lambda: self._journal.finish(new, self._collect_after_s, grown=grown))
 
     async def _settle(self, slot: Slot) -> None:
         if slot.record is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+from encoder.errors import Unavailable
 from ingest.read_ahead import Item, ReadAhead
 from ingest.slots import Batch, Batcher, Slot
 
@@ -92,8 +93,10 @@ class Flow:
         """Stop all tasks; what nobody has begun to settle is left to whoever clears away."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._stages.let_go([*self._slots, *chain.from_iterable(self._in_preparation)])
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:  # also where this is cancelled in its turn: nobody else could ever have these documents
+            self._stages.let_go([*self._slots, *chain.from_iterable(self._in_preparation)])
 
     @property
     def _is_full(self) -> bool:
@@ -118,8 +121,8 @@ class Flow:
             before = self._begin(self._prepare(slots, before))
             before.add_done_callback(lambda _: self._groups.release())
             while self._is_full and not self._failure:
+                self._room.clear()  # first: room may be made while the group before is still prepared
                 await self._flush_after(before)
-                self._room.clear()
                 await self._room.wait()
         await self._flush_after(before)
 
@@ -189,7 +192,10 @@ class Flow:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if task.cancelled():
+            # Before the end nobody here does that: a connection was closed under its call.
+            self._failure = self._failure or Unavailable("A connection was closed meanwhile; ingest the rest again.")
+        elif error := task.exception():
             self._failure = self._failure or error
         self._news.set()
         self._arrived.set()

@@ -8,7 +8,7 @@ and renews it; what is left with a lease that has run out is an attempt that nob
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -127,13 +127,17 @@ class Journal:
         for attempt in given_up:
             self._held.pop(attempt, None)
 
-    async def finish(self, committed: Iterable[Attempt], collect_after_s: float) -> None:
+    async def finish(
+        self, committed: Iterable[Attempt], collect_after_s: float, *, grown: Collection[Attempt] = ()
+    ) -> None:
         """Close attempts that are committed; what came before them is garbage in ``collect_after_s`` seconds.
 
-        Of a document that has grown, what its record still lists is none.
+        Not of those that have ``grown``: all of the version before stays theirs, and what lets go of it says since when
+        nobody reads it.
         """
         closed = list(committed)
-        await self._close(closed, [Garbage(key, generation, 0) for key, generation in closed], collect_after_s)
+        replacing = [attempt for attempt in closed if attempt not in grown]
+        await self._close(closed, [Garbage(key, generation, 0) for key, generation in replacing], collect_after_s)
 
     async def finish_deletion(self, deletion: Attempt, collect_after_s: float) -> None:
         """Close a deletion; all of the document, and the deletion's own mark, are garbage in ``collect_after_s``."""
@@ -207,9 +211,19 @@ class Journal:
             if one.below > FIRST_GENERATION  # before the first there is nothing
         ]
 
+        statement = self.database.upsert(garbage)
+        # What an attempt left that came to nothing and what the next one replaces are one entry: the last to be read.
+        latest = {
+            column.name: sa.case(
+                (column >= statement.excluded[column.name], column), else_=statement.excluded[column.name]
+            )
+            for column in (garbage.c.tombstone, garbage.c.not_before)
+        }
+        added = statement.on_conflict_do_update(index_elements=list(garbage.primary_key), set_=latest)
+
         def write(connection: sa.Connection) -> None:
             if rows:
-                connection.execute(self.database.upsert(garbage).on_conflict_do_nothing(), rows)
+                connection.execute(added, rows)
             connection.execute(attempts.delete().where(*_IS_NAMED), [_named(attempt) for attempt in closed])
 
         if closed:

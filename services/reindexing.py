@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoder.errors import InUse, InvalidInput, MambaSearchError, NotFound, Overloaded, Unavailable
+from encoder.errors import IndexUnavailable, InUse, InvalidInput, MambaSearchError, NotFound, Overloaded, Unavailable
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.bulk.filling import DocumentEncoder
@@ -118,7 +118,7 @@ async def reindex_directory(mover: Mover, directory: Path, owner_target: str) ->
             stop_s = STOP_TIMEOUT_S
             try:
                 await mover.catch_up(source, target)
-            except Unavailable:
+            except IndexUnavailable:
                 if isinstance(source, EmbeddedIndex):
                     raise
                 continue  # the owner was stopped: what it held is read directly from now on

@@ -71,6 +71,27 @@ async def test_one_that_was_killed_is_replaced(processes: CuttingProcesses) -> N
     assert len(found) == 6
 
 
+async def test_an_answer_that_was_not_read_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out_of_memory(_: object) -> object:
+        raise MemoryError
+
+    first, second = make_requests()[5:7]
+    made = CuttingProcesses(DEFAULT_MODEL_FOLDER, CHUNKER, 1)
+    try:
+        await made.cut([first])
+        with monkeypatch.context() as patch:
+            patch.setattr("ingest.cutting.processes.receive", run_out_of_memory)
+            with pytest.raises(MemoryError):
+                await made.cut([first])
+        (found,) = await made.cut([second])
+    finally:
+        await made.close()
+    (expected,) = await CutterHere(CHUNKER).cut([second])
+    assert isinstance(found, CutDocument)
+    assert isinstance(expected, CutDocument)
+    assert found.chunks == expected.chunks
+
+
 async def test_a_document_that_ends_the_process_is_refused_alone(
     processes: CuttingProcesses, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

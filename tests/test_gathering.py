@@ -51,3 +51,12 @@ async def test_who_leaves_takes_nobody_along() -> None:
     assert await staying == "b"
     with pytest.raises(asyncio.CancelledError):
         await leaving
+
+
+async def test_who_asked_does_not_wait_for_an_answer_that_was_cancelled() -> None:
+    async def leave(numbers: Sequence[int]) -> list[int]:
+        raise asyncio.CancelledError  # as a call does whose channel is closed
+
+    asking = asyncio.ensure_future(Gathering(leave, 4).ask(1))
+    await asyncio.wait({asking}, timeout=5)
+    assert asking.cancelled()

@@ -126,6 +126,20 @@ async def test_what_may_have_been_visible_waits_as_garbage_does(journals: tuple[
     assert await one.due(10, within_s=60) == [Garbage(A, 2, 0)]
 
 
+async def test_garbage_waits_for_the_last_who_may_read_it(journals: tuple[Journal, Journal], clock: Clock) -> None:
+    """What an attempt left that came to nothing, and the version that the next one replaces, are one entry."""
+    one, _ = journals
+    await one.begin([A], {A: 1})
+    await one.discard(Attempt(A, 2), 60)
+    await one.begin([A], {})
+    clock.now += 50
+    await one.finish([Attempt(A, 3)], 60)
+    clock.now += 59
+    assert await one.due(10) == []
+    clock.now += 1
+    assert await one.due(10) == [Garbage(A, 3, 0)]
+
+
 async def test_who_is_alone_takes_over_at_once(journals: tuple[Journal, Journal]) -> None:
     one, other = journals
     await one.begin([A], {})

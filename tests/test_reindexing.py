@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mambasearch.v1 import index_pb2_grpc
 
-from encoder.errors import FingerprintMismatch, IndexMoved, InUse, InvalidInput, NotFound
+from encoder.errors import EncoderUnavailable, FingerprintMismatch, IndexMoved, InUse, InvalidInput, NotFound
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoded
 from ingest.bulk.filling import DocumentEncoder
@@ -299,6 +299,22 @@ async def test_a_directory_that_somebody_else_holds_is_named(tmp_path: Path, jou
     with pytest.raises(InUse, match="--index-target"):
         await reindex_directory(mover, tmp_path, "127.0.0.1:1")
     await index.close()
+
+
+async def test_an_encoder_that_is_away_ends_a_move(
+    tmp_path: Path, journal: Journal, mover: Mover, encoder: NewEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only an owner that is away is waited for: it was stopped for the exchange."""
+    monkeypatch.setattr("ingest.bulk.filling.RETRY_DELAYS_S", ())
+    await fill(await open_embedded(tmp_path, OLD), journal, 1)
+
+    async def be_away() -> None:
+        raise EncoderUnavailable("The encoder is away.")
+
+    encoder.before = be_away
+    async with owner_of(tmp_path) as target, asyncio.timeout(10):
+        with pytest.raises(EncoderUnavailable):
+            await reindex_directory(mover, tmp_path, target)
 
 
 async def test_a_document_that_the_new_model_cannot_read_stops_the_exchange(

@@ -92,6 +92,9 @@ class _Process:
             except (EOFError, BrokenPipeError):
                 logger.warning("a process that cuts documents ended with exit status %s", self._stop())
                 return None
+            except BaseException:
+                self._stop()  # what it answers yet would be taken for an answer about other documents
+                raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         """Start the process; :class:`Unavailable` where it does not come up, which is no document's fault."""

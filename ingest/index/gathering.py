@@ -43,6 +43,10 @@ class Gathering(Generic[_Question, _Answer]):
     async def _answer(self, asked: Sequence[tuple[_Question, asyncio.Future[_Answer]]]) -> None:
         try:
             answers = await self._ask_all([question for question, _ in asked])
+        except asyncio.CancelledError:  # a connection was closed under the call: nobody will answer
+            for _, answer in asked:
+                answer.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - raised by those who asked
             for _, answer in asked:
                 if not answer.done():  # whoever asked may have left

@@ -82,10 +82,15 @@ class JobRunner:
             while True:
                 self._news.clear()
                 try:
-                    while len(self._tasks) < self.rules.jobs_max and (job := await self.store.claim()):
+                    while len(self._tasks) < self.rules.jobs_max:
+                        job = await self.store.claim([task.get_name() for task in self._tasks])
+                        if job is None:
+                            break
                         self._start(job)
                 except MambaSearchError as error:
                     logger.warning("no job is taken up for now: %s", error)
+                except Exception as error:  # noqa: BLE001 - jobs are looked for again all the same
+                    self._unexpected(error, "the search for jobs")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.rules.period_s):
                         await self._news.wait()
@@ -106,7 +111,7 @@ class JobRunner:
                 return
 
     def _start(self, job: Job) -> None:
-        task = asyncio.create_task(self._attempt(job))
+        task = asyncio.create_task(self._attempt(job), name=job.job_id)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -109,8 +109,11 @@ class JobStore:
 
         return await self.database.write(write)
 
-    async def claim(self) -> Job | None:
-        """Take the oldest job that is to be worked on, those of owners that have died included; None where none is."""
+    async def claim(self, at_work: Collection[str] = ()) -> Job | None:
+        """Take the oldest job that is to be worked on, those of owners that have died included; None where none is.
+
+        ``at_work`` names those that this process works on: where their leases run out it is alive all the same.
+        """
 
         def write(connection: sa.Connection) -> Job | None:
             now = self._now()
@@ -119,7 +122,12 @@ class JobStore:
                 sa.and_(jobs.c.state == JobState.WAITING.value, jobs.c.next_attempt_at <= now),
                 sa.and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until < now),
             )
-            oldest = sa.select(jobs).where(due).order_by(jobs.c.created_at, jobs.c.job_id).limit(1)
+            oldest = (
+                sa.select(jobs)
+                .where(due, jobs.c.job_id.not_in(at_work))
+                .order_by(jobs.c.created_at, jobs.c.job_id)
+                .limit(1)
+            )
             row = connection.execute(oldest.with_for_update(skip_locked=True)).first()
             if row is None:
                 return None

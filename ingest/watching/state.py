@@ -131,6 +131,8 @@ class FolderState:
                 "WHERE tenant = ? AND document_id = ? AND NOT missed",
                 stored,
             ).fetchone()
+            if owner and owner[1] > reading:
+                return ""  # of a reading that was given up, and goes on for a while: nobody takes what it gives
             if owner and (_text(owner[0]) != name or owner[1] == reading):
                 # Should that file lose it, this one is read again.
                 database.execute("UPDATE files SET yielded = 1 WHERE name = ?", (_bytes(name),))

@@ -141,8 +141,8 @@ class Follower:
     async def _delete(self, key: DocumentKey) -> int:
         try:
             await self._target.delete(key)
-        except NotFound:
-            count = 0  # somebody else has done it, or it was never ingested
+        except (NotFound, InvalidInput):
+            count = 0  # somebody else has done it, or it was never ingested, as where its id is none
         else:
             count = 1
         self._tally.deleted += count

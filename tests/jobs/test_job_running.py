@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -327,3 +327,41 @@ async def test_a_job_of_which_nearly_all_fails_is_given_up(
     assert job.reason.startswith("100 documents failed, the limit of a job (the last: ")
     assert 100 <= job.counts.failed < 1000
     assert len(await letters_of(parts.store, job)) == job.counts.failed
+
+
+async def test_a_worker_whose_lease_ran_out_does_not_take_its_own_job_up_again(parts: Parts, tmp_path: Path) -> None:
+    """The database was away for longer than a lease: nobody has taken the job over, so it goes on as it is."""
+    write_texts(tmp_path, 1)
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def encode(_: object) -> None:
+        under_way.set()
+        await go_on.wait()
+
+    parts.encoder.encode_passages = encode  # type: ignore[method-assign, assignment]
+    store = JobStore(parts.journal.database, lease_s=-1)
+    job = await create(store, tmp_path)
+    runner = make_runner(parts.journal.database, parts.worker, store=store)
+    async with running(runner):
+        await under_way.wait()
+        for _ in range(3):
+            runner.look()
+            await asyncio.sleep(0.05)
+        assert (await store.get(job.job_id)).failed_attempts == 0
+
+
+async def test_what_nobody_foresaw_while_jobs_are_looked_for_is_not_the_end_of_all(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_texts(tmp_path, 1)
+    job = await create(parts.store, tmp_path)
+    runner = make_runner(parts.journal.database, parts.worker)
+    claim = runner.store.claim
+
+    async def stumble(at_work: Collection[str] = ()) -> Job | None:
+        monkeypatch.setattr(runner.store, "claim", claim)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runner.store, "claim", stumble)
+    async with asyncio.timeout(10):
+        assert (await run(parts, job, runner)).state is JobState.SUCCEEDED

@@ -352,3 +352,23 @@ async def test_many_grow_at_once_and_each_keeps_its_own(
     for record in records.values():
         assert await index.count_chunks(record.key, *record.generations) == record.chunk_count
     assert (await index.stats()).chunk_count == sum(record.chunk_count for record in records.values())
+
+
+async def test_what_a_grown_document_was_stays_as_long_as_a_search_may_read_it(
+    encoder: MoodyEncoder, index: MoodyIndex, journal: Journal
+) -> None:
+    """It was grown long ago and is replaced now: searches that began before read all of its segments."""
+    clock = journal.now
+    assert isinstance(clock, Clock)
+    ingestor = Ingestor(encoder, index, make_chunker(), journal, collect_after_s=60)
+    await ingestor.ingest(log(0, 9))
+    await ingestor.ingest(log(0, 11))
+    clock.now += 59
+    before = await record_of(index)
+    await ingestor.ingest(log(5, 9))
+    clock.now += 2
+    await Collector(index, journal, 60).collect()
+    assert await index.count_chunks(before.key, *before.generations) == before.chunk_count
+    clock.now += 60
+    await Collector(index, journal, 60).collect()
+    assert await index.count_chunks(before.key, *before.generations) == 0

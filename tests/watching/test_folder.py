@@ -256,3 +256,21 @@ def test_a_repository_is_followed_as_git_sees_it(root: Path, state: FolderState)
     assert "cannot be read as a git repository" in str(look.errors[0].error)
     followed.catch_up()
     assert "a.txt" in followed.index
+
+
+def test_a_reading_that_was_given_up_and_ends_late_takes_nothing_out(followed: Followed) -> None:
+    """Its thread may still parse a file when a service is back and all is read again."""
+    for name in ("a.txt", "sub/b.txt"):
+        (followed.root / name).write_text("another text")
+    followed.look()
+    followed.look()
+    given_up = followed.folder.next_reading(10)
+    assert given_up
+    late = followed.folder.read(given_up)
+    look = followed.look()
+    again = followed.folder.next_reading(10)
+    assert again
+    assert len(list(followed.folder.read(again))) == 2
+    list(late)
+    followed.folder.settle(again, followed.now)
+    assert followed.folder.deletions(look, followed.now, 100) == []
