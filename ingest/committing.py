@@ -66,7 +66,9 @@ class Committer:
         """Clear away what will not be visible: something newer came first, or else this attempt has failed."""
         newest = (await self._retry(lambda: self._index.get_records([slot.key]))).get(slot.key)
         fence = (await self._retry(lambda: self._index.get_fences([slot.key]))).get(slot.key, 0)
-        if slot.generation and fence <= slot.generation:
+        # A newer attempt that came to nothing has fenced it, too; what is visible then is older.
+        is_newest = fence <= slot.generation or (newest is not None and newest.generation < slot.generation)
+        if slot.generation and is_newest:
             await self._withdraw(slot, IndexUnavailable(f"{slot.key.document_id}: {reason}; ingest it again."))
             wanted = slot.document.in_place_of if slot.document else None
             if wanted not in (None, newest.generation if newest else 0):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -40,6 +40,8 @@ class Garbage:
     key: DocumentKey
     below: int
     tombstone: int  # the generation of a deletion, whose mark can go, too; 0 where there was none
+    # Seconds since 1970; it tells whether more has come since it was read, and is not given for a new one.
+    not_before: float = field(default=0.0, compare=False)
 
 
 class Journal:
@@ -183,17 +185,25 @@ class Journal:
         )
         statement = sa.select(garbage).where(garbage.c.not_before <= self.now() + within_s, ~fenced)
         rows = await self.database.read(statement.order_by(garbage.c.not_before).limit(limit))
-        return [Garbage(DocumentKey(row.tenant, row.document_id), row.below, row.tombstone) for row in rows]
+        return [
+            Garbage(DocumentKey(row.tenant, row.document_id), row.below, row.tombstone, row.not_before) for row in rows
+        ]
 
     async def collected(self, found: Sequence[Garbage]) -> None:
-        """Forget garbage that is gone."""
+        """Forget garbage that is gone; not where more has come to an entry since it was read."""
         matches = (
             garbage.c.tenant == sa.bindparam("its_tenant"),
             garbage.c.document_id == sa.bindparam("its_document_id"),
             garbage.c.below == sa.bindparam("its_below"),
+            garbage.c.not_before == sa.bindparam("its_not_before"),
         )
         rows = [
-            {"its_tenant": one.key.tenant, "its_document_id": one.key.document_id, "its_below": one.below}
+            {
+                "its_tenant": one.key.tenant,
+                "its_document_id": one.key.document_id,
+                "its_below": one.below,
+                "its_not_before": one.not_before,
+            }
             for one in found
         ]
         if rows:

@@ -20,6 +20,8 @@ from services.paging import make_token, page_size_of, read_token
 
 # Records that one page looks at, where few of them are meant; the next page goes on.
 SCANNED_MAX = 10_000
+# And how often it asks the index: on a page that is small, or nearly full, each answer is a few records.
+READS_MAX = 100
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,7 +66,7 @@ class DocumentMethods(ingest_pb2_grpc.IngestServiceServicer):
         asked = tenant.encode() + b"\0" + request.filter.SerializeToString(deterministic=True)
         after = str((read_token(asked, request.page_token, 1) or [""])[0])
         index, found, scanned = self._backends.get().index, list[DocumentRecord](), 0
-        while True:
+        for _ in range(READS_MAX):
             # No more than there is room for, so that the index's own token is where the page ends.
             records, after = await index.list_records(tenant, after, size - len(found))
             scanned += len(records)

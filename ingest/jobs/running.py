@@ -196,6 +196,9 @@ class JobRunner:
         """Let a job wait for what it lacks, longer each time, and a little by chance, so that not all come at once."""
         with suppress(MambaSearchError):
             await log.flush()  # what is done is done
+        if log.job.cancel_requested:
+            await self.store.finish(log.job, JobState.CANCELLED)
+            return
         attempts = log.job.failed_attempts + 1
         if attempts >= self.rules.attempts_max:
             await self.store.finish(log.job, JobState.FAILED, f"Given up after {attempts} attempts: {error}")

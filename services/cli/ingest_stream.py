@@ -57,6 +57,11 @@ class OverGrpc:
                             outbox.pause(response.slow_down.retry_delay.ToMilliseconds() / 1000)
                             continue
                         yield _receipt(response, outbox.take_back().source)
+                    if not outbox.is_done:
+                        raise Unavailable(
+                            f"The ingestion worker at {self._target} ended the stream before all was acknowledged; "
+                            "ingest the rest again."
+                        )
                     break
                 except grpc.aio.AioRpcError as error:
                     told = call_error(error, "ingestion worker", self._target)
@@ -86,6 +91,12 @@ class _Outbox:
         self._under_way: deque[Document] = deque()
         self._unread: deque[LoadError] = deque()
         self._paused_until = 0.0
+        self._ended = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all has been read, and has its receipt."""
+        return self._ended and not self._under_way
 
     async def requests(self) -> AsyncIterator[ingest_pb2.IngestDocumentsRequest]:
         """Give what has no receipt, then what is yet to be read; in the order of receipts."""
@@ -99,6 +110,7 @@ class _Outbox:
             await asyncio.sleep(self._paused_until - time.monotonic())
             self._under_way.append(found)
             yield _request(found)
+        self._ended = True
 
     def take_back(self) -> Document:
         """Take back the first document, whose receipt has come."""

@@ -14,15 +14,16 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
-from encoder.errors import Overloaded
+from encoder.errors import Overloaded, Unavailable
 from ingest.documents import Document
-from ingest.receipts import LoadError, Outcome
+from ingest.receipts import LoadError, Outcome, Receipt
 from services.cli import ingest_stream
 from services.cli.app import run
 from services.cli.ingest_stream import OverGrpc
 from services.status import StatusInterceptor
 from tests.fakes import FakeEncoder
 from tests.loading.files import write
+from tests.pipelining import collect
 from tests.serving import Targets, services_running
 
 
@@ -176,3 +177,35 @@ async def test_nothing_is_sent_during_a_pause(monkeypatch: pytest.MonkeyPatch) -
     _, receipts = await send(refusals=0, count=30, pause_s=3600)
     assert len(receipts) == 30
     assert any(ingest_stream.PAUSE_S_MAX - 1 < wait <= ingest_stream.PAUSE_S_MAX for wait in waits)
+
+
+class LeavingServicer(ingest_pb2_grpc.IngestServiceServicer):
+    """Ends each stream, as if all was well, after one document."""
+
+    async def IngestDocuments(  # noqa: N802
+        self, requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest], context: Any
+    ) -> AsyncIterator[ingest_pb2.IngestDocumentsResponse]:
+        request = await anext(requests)
+        yield ingest_pb2.IngestDocumentsResponse(
+            document_id=request.document_id, outcome=ingest_pb2.INGEST_OUTCOME_INGESTED
+        )
+
+
+async def test_a_stream_that_ends_too_soon_has_not_ingested_the_rest() -> None:
+    server = grpc.aio.server()
+    ingest_pb2_grpc.add_IngestServiceServicer_to_server(LeavingServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    def read() -> Iterator[Document | LoadError]:
+        for number in range(20):
+            time.sleep(0.05)  # a write that meets the end of the stream is an error of its own
+            yield Document(f"d{number}", "text")
+
+    receipts: list[Receipt] = []
+    try:
+        with pytest.raises(Unavailable, match="ended the stream"):
+            await collect(OverGrpc(f"127.0.0.1:{port}", 30).ingest(read()), receipts)
+    finally:
+        await server.stop(None)
+    assert 0 < len(receipts) < 20

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -365,3 +366,18 @@ async def test_what_nobody_foresaw_while_jobs_are_looked_for_is_not_the_end_of_a
     monkeypatch.setattr(runner.store, "claim", stumble)
     async with asyncio.timeout(10):
         assert (await run(parts, job, runner)).state is JobState.SUCCEEDED
+
+
+async def test_a_job_that_is_cancelled_while_it_fails_does_not_wait(parts: Parts, tmp_path: Path) -> None:
+    write_texts(tmp_path, 1)
+    job = await create(parts.store, tmp_path)
+
+    async def cancel_and_fail(_: object) -> None:
+        await parts.store.cancel(job.job_id)
+        raise EncoderUnavailable("The encoder is away.")
+
+    parts.encoder.encode_passages = cancel_and_fail  # type: ignore[method-assign, assignment]
+    runner = make_runner(parts.journal.database, parts.worker)
+    runner.rules = replace(runner.rules, first_delay_s=100.0, period_s=1.0)
+    async with asyncio.timeout(10):
+        assert (await run(parts, job, runner)).state is JobState.CANCELLED

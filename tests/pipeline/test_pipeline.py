@@ -341,3 +341,20 @@ async def test_an_encoder_that_reads_too_little_is_refused(
     encoder._info = dataclasses.replace(encoder._info, passage_tokens_max=80)
     with pytest.raises(CheckpointError, match=r"up to 80 tokens.*up to 81"):
         await Ingestor(encoder, index, make_chunker(), journal).ingest(make_document("a"))
+
+
+async def test_what_a_failed_newer_attempt_fenced_is_not_superseded(
+    ingestor: Ingestor, index: MoodyIndex, encoder: MoodyEncoder
+) -> None:
+    """Another worker's newer version came to nothing, and was cleared away: what is visible is older than this one."""
+    await ingestor.ingest(make_document("a"))
+    encode = encoder.encode_passages
+
+    async def encode_while_others_fail(passages: Sequence[str]) -> Encoded:
+        await index.fence(key("a"), 9)
+        return await encode(passages)
+
+    encoder.encode_passages = encode_while_others_fail  # type: ignore[method-assign]
+    with pytest.raises(IndexUnavailable, match="again"):
+        await ingestor.ingest(make_document("a", 7))
+    assert (await ingestor.ingest(make_document("a", 7))).generation == 10
