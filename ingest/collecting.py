@@ -36,6 +36,8 @@ async def keep_leases(journal: Journal) -> None:
             await journal.renew()
         except MambaSearchError as error:
             logger.warning("leases are not renewed for now: %s", error)
+        except Exception:
+            logger.exception("leases are not renewed for a reason that nobody foresaw")
         await asyncio.sleep(HEARTBEAT_S)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from encoder.errors import InvalidInput
@@ -157,4 +158,10 @@ def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:
 
 
 def _with_metadata(record: DocumentRecord, slot: Slot, document: Document) -> DocumentRecord:
-    return replace(record, source=document.source, metadata=document.metadata, metadata_hash=slot.metadata_hash)
+    return replace(
+        record,
+        source=document.source,
+        metadata=document.metadata,
+        metadata_hash=slot.metadata_hash,
+        ingested_at=datetime.now(UTC),
+    )

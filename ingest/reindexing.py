@@ -119,7 +119,9 @@ class Reindexer:
             return None
         if theirs is not None and theirs.generation == ours.generation:
             # Of a document that has grown by blanks alone, the text is another, too, and the chunks are the same.
-            if (theirs.metadata_hash, theirs.content_hash) != (ours.metadata_hash, ours.content_hash):
+            differs = (theirs.metadata_hash, theirs.content_hash) != (ours.metadata_hash, ours.content_hash)
+            # A writer of the new model may have changed them since.
+            if differs and theirs.ingested_at < ours.ingested_at:
                 renewed = replace(
                     ours, chunk_count=theirs.chunk_count, token_count=theirs.token_count, earlier=theirs.earlier
                 )

@@ -16,6 +16,8 @@ from services.status import StatusInterceptor
 # What running calls get after SIGTERM before they are cut off.
 DRAIN_S = 5.0
 
+KEEPALIVE_MS = 30_000
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -35,6 +37,9 @@ class GrpcServer:
                 ("grpc.max_concurrent_streams", calls_max),
                 # Two servers on one port would each get a part of the calls.
                 ("grpc.so_reuseport", 0),
+                # A client that is gone without a word is noticed, and gives its place up.
+                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
             ],
         )
         register(self._server)

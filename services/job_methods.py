@@ -167,4 +167,9 @@ def _asked(request: jobs_pb2.ListJobsRequest | jobs_pb2.ListDeadLettersRequest) 
 
 
 def _moment(after: list[str | float] | None) -> tuple[float, str] | None:
-    return None if after is None else (float(after[0]), str(after[1]))
+    if after is None:
+        return None
+    at, name = after
+    if not isinstance(at, int | float):
+        raise InvalidInput("page_token", "page_token is not one that this list gave; begin with the first page.")
+    return float(at), str(name)

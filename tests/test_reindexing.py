@@ -186,8 +186,13 @@ async def test_a_pass_copies_what_differs_and_keeps_generations(encoder: NewEnco
     assert (await target.get_records([DocumentKey("default", "d6")]))[DocumentKey("default", "d6")].metadata == {
         "year": 7
     }
-    # Ingesting the original again, into the new index, encodes nothing; a new version goes on from the generations.
+    # What a writer of the new model has changed since stays.
     new = Ingestor(encoder, target, new_chunker(), journal)
+    assert (
+        await new.ingest(type(theirs)(**{**_fields(documents[8]), "metadata": {"year": 8}}))
+    ).outcome is Outcome.UPDATED
+    assert (await reindexer.catch_up(alone=False)).changes == 0
+    # Ingesting the original again, into the new index, encodes nothing; a new version goes on from the generations.
     encoded = encoder.passages
     assert (await new.ingest(documents[2])).outcome is Outcome.UNCHANGED
     assert encoder.passages == encoded

@@ -96,7 +96,7 @@ class EmbeddedIndex:
         check_made_by(self._manifest, self._directory.path, fingerprint=fingerprint, dimension=dimension)
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
-        """Write chunks durably."""
+        """Write chunks."""
         points.check_batch(chunks, self.dimension)
         if not chunks:
             return

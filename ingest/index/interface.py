@@ -1,10 +1,12 @@
 """What an index is: chunks with dense and sparse vectors, and one record per document. Knows no engine.
 
-A document's chunks belong to a generation, a number that grows with each version. A writer fences the generations that
-came before its own, so that no older writer commits any more; it upserts all chunks, commits by writing the document's
-record, then deletes the older chunks. A document that has grown keeps what earlier generations wrote, as segments that
-its record lists. Readers drop hits whose generation the record does not list, so they see the old version or the new,
-never a mix. Each document belongs to a tenant; tenants may use the same ids and never see each other's documents.
+A document's chunks belong to a generation, a number that grows with each version. A writer upserts all chunks and
+commits by writing the document's record; the older chunks are collected later. Whoever clears an attempt away fences it
+first, so that its writer cannot commit it any more. A document that has grown keeps what earlier generations wrote, as
+segments that its record lists. Readers drop hits whose generation the record does not list, so they see the old version
+or the new, never a mix. Each document belongs to a tenant; tenants may use the same ids and never see each other's
+documents. What a writer has been answered survives the end of every process, and a loss of power once
+:meth:`VectorIndex.flush` has returned.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class DocumentRecord:
     char_count: int
     content_hash: str
     metadata_hash: str
-    ingested_at: datetime  # UTC
+    ingested_at: datetime  # UTC; when it, or its metadata alone, were written last
     earlier: tuple[Segment, ...] = ()  # of a document that has grown: what is kept of the generations before this one
 
     @property
@@ -173,13 +175,13 @@ class VectorIndex(Protocol):
         """Length of its embeddings."""
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
-        """Write chunks durably. The same chunk again (by tenant, document, generation, index) replaces itself."""
+        """Write chunks. The same chunk again (by tenant, document, generation, index) replaces itself."""
 
     async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
         """Count the chunks that some generations of a document have in the index, all together."""
 
     async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
-        """Make a record's generation the visible one, durably and at once, unless it is fenced.
+        """Make a record's generation the visible one, at once, unless it is fenced.
 
         With ``in_place_of`` only where that generation is the visible one: what the record was made from has not
         changed since. It may be the record's own, whose metadata change then.
