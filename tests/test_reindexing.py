@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,6 @@ import pytest
 from mambasearch.v1 import index_pb2_grpc
 
 from encoder.errors import EncoderUnavailable, FingerprintMismatch, IndexMoved, InUse, InvalidInput, NotFound
-from encoder.fingerprint import index_fingerprint
-from encoder.interface import Encoded
 from ingest.bulk.filling import DocumentEncoder
 from ingest.chunk_encoding import ChunksAlone
 from ingest.chunking import Chunker
@@ -37,42 +35,15 @@ from services.index_owner import SERVICE, IndexOwner
 from services.reindexing import Mover, reindex_collection, reindex_directory
 from tests.fakes import FakeEncoder
 from tests.indexes import EVERYWHERE
+from tests.moving import NEW, OLD, OLD_DIMENSION, NewEncoder, check_moved, new_chunker
 from tests.pipelining import make_chunker, make_document
 from tests.qdrant_over_grpc import qdrant_over_grpc
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
 
-OLD_DIMENSION, NEW_DIMENSION = 16, 24
-
 
 class Killed(BaseException):
     """Ends a move wherever it is."""
-
-
-class NewEncoder(FakeEncoder):
-    """The new model: calls somebody before each batch, and counts passages."""
-
-    def __init__(self) -> None:
-        super().__init__(dimension=NEW_DIMENSION, fingerprint="new")
-        self.before: Callable[[], Any] | None = None
-        self.passages = 0
-
-    async def encode_passages(self, passages: Any) -> Encoded:
-        if self.before:
-            await self.before()
-        for place, passage in enumerate(passages):
-            if "poison" in passage:
-                raise InvalidInput(f"passages[{place}]", f"passages[{place}] is poisoned.")
-        self.passages += len(passages)
-        return await super().encode_passages(passages)
-
-
-def new_chunker() -> Chunker:
-    return Chunker(make_chunker()._tokenizer, tokens_max=24)
-
-
-OLD = MadeBy(index_fingerprint("fake", make_chunker().fingerprint), OLD_DIMENSION)
-NEW = MadeBy(index_fingerprint("new", new_chunker().fingerprint), NEW_DIMENSION)
 
 
 @dataclass
@@ -120,17 +91,6 @@ async def open_embedded(directory: Path, made_by: MadeBy) -> EmbeddedIndex:
 
 async def open_server(url: str, name: str, made_by: MadeBy) -> ServerIndex:
     return await ServerIndex.open(url, collection=name, dimension=made_by.dimension, fingerprint=made_by.fingerprint)
-
-
-async def check_moved(index: VectorIndex, names: set[tuple[str, str]]) -> None:
-    """Every document once, found by its words, with as many chunks as its record says and no others."""
-    records, after = await index.list_records(None, "", 1000)
-    assert not after
-    assert {record.key for record in records} == names
-    for record in records:
-        assert await index.count_chunks(record.key, record.generation) == record.chunk_count
-        assert await index.delete_chunks(record.key, below=record.generation) == 0
-    assert (await index.stats()).chunk_count == sum(record.chunk_count for record in records)
 
 
 async def test_what_has_grown_is_moved_whole(encoder: NewEncoder, journal: Journal) -> None:
