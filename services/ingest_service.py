@@ -28,11 +28,12 @@ from ingest.jobs.store import JobStore
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
 from ingest.read_ahead import Item
-from ingest.receipts import LoadError, Outcome, Receipt
+from ingest.receipts import LoadError, Receipt
 from ingest.states import open_states
 from services.backends import Backends, make_backends, serve_until
 from services.document_methods import DocumentMethods
 from services.grpc_server import GrpcServer, stop_signal
+from services.ingest_outcomes import MESSAGE_OUTCOMES
 from services.job_methods import JobMethods
 from services.job_rules import make_rules
 from services.local_machine import usable_cores
@@ -47,14 +48,6 @@ MESSAGE_BYTES_MAX = 65 * 1024 * 1024
 _ENCODER_REQUESTS_MAX = 4
 _RETRY_AFTER_S = 5.0
 CUTTING_PROCESSES_DEFAULT_MAX = 4
-
-_OUTCOMES = {
-    Outcome.INGESTED: ingest_pb2.INGEST_OUTCOME_INGESTED,
-    Outcome.UPDATED: ingest_pb2.INGEST_OUTCOME_UPDATED,
-    Outcome.UNCHANGED: ingest_pb2.INGEST_OUTCOME_UNCHANGED,
-    Outcome.SUPERSEDED: ingest_pb2.INGEST_OUTCOME_SUPERSEDED,
-    Outcome.REJECTED: ingest_pb2.INGEST_OUTCOME_REJECTED,
-}
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -128,7 +121,7 @@ def _receipt_message(receipt: Receipt) -> ingest_pb2.IngestDocumentsResponse:
     error = receipt.error
     return ingest_pb2.IngestDocumentsResponse(
         document_id=receipt.document_id,
-        outcome=_OUTCOMES[receipt.outcome],
+        outcome=MESSAGE_OUTCOMES[receipt.outcome],
         chunk_count=receipt.chunk_count,
         token_count=receipt.token_count,
         generation=receipt.generation,

@@ -39,7 +39,7 @@ FLUSH_CHUNKS = 2000
 # again have come: all renewals together then cost three times the last one.
 OPTIMIZE_POINTS_MIN = 20_000
 # Writes wait while an optimization has this many to catch up with (about 200 MB).
-JOURNAL_POINTS_MAX = 50_000
+RECORDED_POINTS_MAX = 50_000
 # Catching up goes in steps of so many writes, a few milliseconds each, so that searches come in between.
 REPLAY_OPERATIONS = 16
 
@@ -58,7 +58,7 @@ class EmbeddedIndex:
         self._optimize_points_min = optimize_points_min
         self._points = engine.count_points()
         self._unflushed = 0
-        self._journaled = 0
+        self._recorded_points = 0
         self._closed = False
         self._optimization: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
@@ -214,7 +214,7 @@ class EmbeddedIndex:
             points_count = await self._run(lambda: self._copy_engine(draft))
             await optimize_in_child(draft)
             optimized = await self._run(lambda: Engine.load(draft))
-            while await self._run(lambda: self._engine.replay_journal(optimized, REPLAY_OPERATIONS)):
+            while await self._run(lambda: self._engine.replay_recorded(optimized, REPLAY_OPERATIONS)):
                 pass
             await self._run(lambda: self._adopt_engine(optimized, number, points_count))
         finally:
@@ -247,13 +247,13 @@ class EmbeddedIndex:
             shutil.copytree(folder, draft)
         finally:
             self._engine = Engine.load(folder)
-        self._engine.start_journal()
-        self._journaled = 0
+        self._engine.start_recording()
+        self._recorded_points = 0
         return points_count
 
     def _adopt_engine(self, optimized: Engine, number: int, points_count: int) -> None:
         """Let the optimized copy take over, brought up to date: nothing else runs on this thread meanwhile."""
-        while self._engine.replay_journal(optimized, REPLAY_OPERATIONS):
+        while self._engine.replay_recorded(optimized, REPLAY_OPERATIONS):
             pass
         optimized.flush()
         manifest = self._manifest.model_copy(update={"engine_number": number, "optimized_points": points_count})
@@ -262,7 +262,7 @@ class EmbeddedIndex:
         old.close()
 
     def _end_optimization(self) -> None:
-        self._engine.drop_journal()
+        self._engine.drop_recorded()
         self._directory.remove_engines(keep=self._manifest.engine_number)
 
     def _upsert(self, chunks: Sequence[IndexedChunk]) -> None:
@@ -285,12 +285,12 @@ class EmbeddedIndex:
         return await self._write(lambda: self._engine.change_records(changes), len(changes))
 
     async def _write(self, call: Callable[[], _Result], points_count: int = 1) -> _Result:
-        if self._optimization and self._journaled >= JOURNAL_POINTS_MAX:
+        if self._optimization and self._recorded_points >= RECORDED_POINTS_MAX:
             await asyncio.wait([self._optimization])
 
         def checked() -> _Result:
             self._directory.check_write()
-            self._journaled += points_count
+            self._recorded_points += points_count
             return call()
 
         return await self._run(checked)

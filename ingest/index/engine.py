@@ -40,7 +40,7 @@ class Engine:
     def __init__(self, shard: edge.EdgeShard, folder: Path) -> None:
         self._shard = shard
         self._folder = folder
-        self._journal: deque[edge.UpdateOperation] | None = None
+        self._recorded: deque[edge.UpdateOperation] | None = None
         self._synced = False  # what loading replays may be in memory alone
 
     @classmethod
@@ -193,20 +193,20 @@ class Engine:
         with _translated(self._folder):
             return self._shard.optimize()
 
-    def start_journal(self) -> None:
-        """Remember all writes from now on, for :meth:`replay_journal`."""
-        self._journal = deque()
+    def start_recording(self) -> None:
+        """Remember all writes from now on, for :meth:`replay_recorded`."""
+        self._recorded = deque()
 
-    def replay_journal(self, copy: Engine, operations_max: int) -> bool:
+    def replay_recorded(self, copy: Engine, operations_max: int) -> bool:
         """Write to an older copy of this engine what it lacks, up to a number of writes; say whether more are left."""
-        journal = self._journal or deque()
-        for _ in range(min(operations_max, len(journal))):
-            copy._update(journal.popleft())
-        return bool(journal)
+        recorded = self._recorded or deque()
+        for _ in range(min(operations_max, len(recorded))):
+            copy._update(recorded.popleft())
+        return bool(recorded)
 
-    def drop_journal(self) -> None:
+    def drop_recorded(self) -> None:
         """Forget the remembered writes."""
-        self._journal = None
+        self._recorded = None
 
     def close(self) -> None:
         """Flush and let go of the folder."""
@@ -217,8 +217,8 @@ class Engine:
         self._synced = False
         with _translated(self._folder):
             self._shard.update(operation)
-        if self._journal is not None:
-            self._journal.append(operation)
+        if self._recorded is not None:
+            self._recorded.append(operation)
 
     def _count(self, chosen: edge.Filter) -> int:
         with _translated(self._folder):

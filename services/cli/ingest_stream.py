@@ -16,18 +16,11 @@ from ingest.index import wire
 from ingest.index.interface import DocumentKey
 from ingest.receipts import LoadError, Outcome, Receipt
 from services.cli.calling import call_error, open_channel
+from services.ingest_outcomes import RECEIPT_OUTCOMES
 
 REFUSALS_MAX = 5  # of a stream, for want of room, before it is given up
 PAUSE_S_MAX = 60.0
 RETRY_S = 0.5
-
-_OUTCOMES = {
-    ingest_pb2.INGEST_OUTCOME_INGESTED: Outcome.INGESTED,
-    ingest_pb2.INGEST_OUTCOME_UPDATED: Outcome.UPDATED,
-    ingest_pb2.INGEST_OUTCOME_UNCHANGED: Outcome.UNCHANGED,
-    ingest_pb2.INGEST_OUTCOME_SUPERSEDED: Outcome.SUPERSEDED,
-    ingest_pb2.INGEST_OUTCOME_REJECTED: Outcome.REJECTED,
-}
 
 
 class OverGrpc:
@@ -169,7 +162,7 @@ def _checked(item: Document | LoadError) -> Document | LoadError:
 
 
 def _receipt(response: ingest_pb2.IngestDocumentsResponse, source: str) -> Receipt:
-    outcome = _OUTCOMES[response.outcome]
+    outcome = RECEIPT_OUTCOMES[response.outcome]
     error: MambaSearchError | None = None
     if outcome is Outcome.REJECTED:
         told = response.error
