@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -238,7 +238,8 @@ class Searcher:
 
         A document of which other generations than the committed ones were found may have been replaced during the
         search: it is asked for again, its committed generations alone. Those stay whole for longer than a search
-        takes, so once is enough, however often it is replaced meanwhile.
+        takes, so once is enough, however often it is replaced meanwhile. What was not committed in one round and is no
+        longer looked at may be so in the next: such a document is asked for again in each.
         """
         limit = min(max(CANDIDATES_PER_HIT * wanted, CANDIDATES_MIN), LIMIT_MAX)
         without: dict[str, set[int]] = {}  # however many chunks a version under way has, they crowd out no others
@@ -246,14 +247,14 @@ class Searcher:
         for round_number in range(1, ROUNDS_MAX + 1):
             found, search_time_s = await ask(limit, Scope(tenant, without=without))
             started = time.perf_counter()
-            records = await self._records(tenant, found)
+            records = await self._records(tenant, found.document_ids() | without.keys())
             index_time_s += search_time_s + time.perf_counter() - started
             committed = found.committed(records)
-            for scope in _replaced(tenant, found, records):
+            stale = _not_committed(found, records)
+            for scope in _committed_of({*without, *(name for name, _ in stale)}, tenant, records):
                 again, search_time_s = await ask(limit, scope)
                 committed = committed.joined(again)
                 index_time_s += search_time_s
-            stale = _not_committed(found, records)
             more = max(len(found.dense), len(found.sparse)) >= limit and (limit < LIMIT_MAX or stale)
             if round_number == ROUNDS_MAX or not more or count(committed) >= wanted:
                 break
@@ -290,8 +291,8 @@ class Searcher:
             await asyncio.gather(words, return_exceptions=True)
         return _Candidates(dense, found, len(found) < limit), max(dense_time_s, sparse_time_s)
 
-    async def _records(self, tenant: str, found: _Candidates) -> dict[str, DocumentRecord]:
-        keys = [DocumentKey(tenant, document_id) for document_id in found.document_ids()]
+    async def _records(self, tenant: str, document_ids: Iterable[str]) -> dict[str, DocumentRecord]:
+        keys = [DocumentKey(tenant, document_id) for document_id in document_ids]
         records: dict[DocumentKey, DocumentRecord] = {}
         for start in range(0, len(keys), READ_MAX):
             records |= await self._index.get_records(keys[start : start + READ_MAX])
@@ -351,9 +352,9 @@ def _not_committed(found: _Candidates, records: Mapping[str, DocumentRecord]) ->
     return list(dict.fromkeys(stale))
 
 
-def _replaced(tenant: str, found: _Candidates, records: Mapping[str, DocumentRecord]) -> list[Scope]:
-    """Name the committed generations of documents of which others were found, in parts that a search takes."""
-    names = list(dict.fromkeys(name for name, _ in _not_committed(found, records) if name in records))
+def _committed_of(document_ids: Iterable[str], tenant: str, records: Mapping[str, DocumentRecord]) -> list[Scope]:
+    """Name the committed generations of documents, in parts that a search takes."""
+    names = sorted(name for name in document_ids if name in records)
     return [
         Scope(tenant, {name: records[name].generations for name in names[start : start + READ_MAX]})
         for start in range(0, len(names), READ_MAX)

@@ -14,7 +14,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import BATCH_CHUNKS_MAX, LIMIT_MAX, DocumentKey
+from ingest.index.interface import BATCH_CHUNKS_MAX, LIMIT_MAX, DocumentKey, IndexHit, Scope, SparseVector
 from ingest.index.points import segments_of
 from services.fusion import Features, FusionWeights
 from services.searcher import Searcher, SearchMode
@@ -212,6 +212,34 @@ async def test_a_huge_version_under_way_crowds_out_nothing(setting: Setting) -> 
     for mode in SearchMode:
         found = await setting.searcher.search("plums", mode, 20)
         assert [hit.chunk.document_id for hit in found.hits] == ["small"], mode
+
+
+async def test_a_version_that_is_committed_between_two_rounds_is_found(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first round its generation is not committed, in the second the one before is no more."""
+    embedding = (await setting.encoder.encode_passages(["plums"])).embeddings[0]
+    for number, (name, words, count) in enumerate([("first", "plums " * 3, 250), ("second", "plums " * 2, 600)]):
+        chunks = [make_chunk(name, place, words, generation=number + 1) for place in range(count)]
+        under_way = [replace(chunk, embedding=embedding) for chunk in chunks]
+        for start in range(0, count, BATCH_CHUNKS_MAX):
+            await setting.index.upsert_chunks(under_way[start : start + BATCH_CHUNKS_MAX])
+    for generation in (1, 2):
+        chunk = replace(make_chunk("replaced", 0, "plums " * 4, generation=generation), embedding=embedding)
+        await setting.index.upsert_chunks([chunk])
+    await setting.index.commit_record(make_record("replaced", generation=1, chunk_count=1))
+    search, scopes = setting.index.search_sparse, list[Scope]()
+
+    async def search_and_commit(sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
+        if scopes and scope.generations is None:
+            await setting.index.commit_record(make_record("replaced", generation=2, chunk_count=1))
+        scopes.append(scope)
+        return await search(sparse, limit, scope)
+
+    monkeypatch.setattr(setting.index, "search_sparse", search_and_commit)
+    found = await setting.searcher.search("plums", SearchMode.SPARSE, 60)
+    assert [(hit.chunk.document_id, hit.chunk.generation) for hit in found.hits] == [("replaced", 2)]
+    assert sum(scope.generations is None for scope in scopes) == 3
 
 
 async def test_a_gap_is_read_from_the_segment_that_it_is_in(setting: Setting) -> None:
