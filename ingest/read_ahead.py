@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TypeVar
 
 from ingest.documents import Document
 from ingest.receipts import LoadError
 
 Item = Document | LoadError
+
+_Result = TypeVar("_Result")
 
 GROUP_ITEMS_MAX = 64
 GROUP_CHARS_MAX = 2_000_000
@@ -120,15 +125,38 @@ async def _fill(ahead: ReadAhead, items: AsyncIterable[Item]) -> None:
 def _fill_in_thread(ahead: ReadAhead, items: Iterable[Item], loop: asyncio.AbstractEventLoop) -> None:
     failure: Exception | None = None
     # The loop may close while the thread waits for it: then nobody wants more.
-    with suppress(RuntimeError, asyncio.CancelledError):
+    with suppress(RuntimeError, CancelledError):
         try:
             for item in items:
-                if loop.is_closed() or not asyncio.run_coroutine_threadsafe(ahead.put(item), loop).result():
+                if not _run_in(loop, partial(ahead.put, item)):
                     return
         except Exception as error:  # noqa: BLE001 - raised again by next_group, in its place
             failure = error
-        if not loop.is_closed():
-            asyncio.run_coroutine_threadsafe(ahead.end(failure), loop).result()
+        _run_in(loop, partial(ahead.end, failure))
+
+
+def _run_in(loop: asyncio.AbstractEventLoop, call: Callable[[], Coroutine[None, None, _Result]]) -> _Result:
+    """Run a call in another thread's event loop, and wait for its result.
+
+    :class:`RuntimeError` where the loop is closed. The coroutine is made in the loop: one that was made here would be
+    left over where the loop ends before it begins.
+    """
+    found: Future[_Result] = Future()
+
+    def begin() -> None:
+        loop.create_task(call()).add_done_callback(partial(_hand_over, found))
+
+    loop.call_soon_threadsafe(begin)
+    return found.result()
+
+
+def _hand_over(found: Future[_Result], task: asyncio.Task[_Result]) -> None:
+    if task.cancelled():
+        found.set_exception(CancelledError())
+    elif error := task.exception():
+        found.set_exception(error)
+    else:
+        found.set_result(task.result())
 
 
 def _size(item: Item) -> int:

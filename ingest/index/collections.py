@@ -162,7 +162,8 @@ class Collections:
 
     async def check_alias(self, alias: str) -> None:
         """Raise :class:`InvalidInput` where a collection has this name, so that no alias can."""
-        if alias not in await self.aliases() and await self._exists(alias):
+        # Aliases are asked for last: one that somebody makes meanwhile is no collection.
+        if await self._exists(alias) and alias not in await self.aliases():
             raise InvalidInput(
                 "alias",
                 f"{alias} is a collection on {self.service}, so that no alias can have this name; give another alias, "

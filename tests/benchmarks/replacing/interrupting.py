@@ -12,7 +12,7 @@ from encoder.errors import IndexUnavailable
 from ingest.index.interface import IndexedChunk
 
 PARTLY_APPLIED_SHARE = 0.3  # of batches of chunks
-ANSWER_LOST_SHARE = 0.03  # of other writes
+ANSWER_LOST_SHARE = 0.1  # of other writes
 _WRITES = frozenset(("commit_record", "fence", "delete_chunks", "delete_record", "drop_tombstone", "flush"))
 
 
