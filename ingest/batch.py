@@ -25,7 +25,7 @@ from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
 from ingest.bulk.checkpoint import Checkpoint, Totals
 from ingest.bulk.cutting import BUNDLE_TOKENS, Cutter
-from ingest.bulk.documents import Bundle, DeadLetter
+from ingest.bulk.documents import Bundle, take_sound
 from ingest.bulk.filling import DocumentEncoder, write_documents
 from ingest.bulk.parts import Part
 from ingest.bulk.seen import SeenKeys
@@ -239,11 +239,7 @@ class _Encode:
             if self._encoder is None:  # made in the loop that uses it
                 self._encoder = await self._make()
         await self._encoder.encode(bundle.documents)
-        for document in bundle.documents:
-            if document.error is not None:
-                record = document.record
-                bundle.dead.append(DeadLetter(record.source, record.document_id, "encode", str(document.error)))
-        bundle.documents = [document for document in bundle.documents if document.error is None]
+        bundle.documents = take_sound(bundle.documents, bundle.dead)
         return bundle
 
     async def _make(self) -> DocumentEncoder:

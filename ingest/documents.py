@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from encoder.errors import InvalidInput
 from encoder.tokenizer import check_characters
@@ -24,6 +24,7 @@ METADATA_LIST_ENTRIES_MAX = 64
 METADATA_BYTES_MAX = 32 * 1024  # of all names and values: a thousand records have to fit a message
 DEFAULT_TENANT = "default"
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DATETIME = "datetime"
 METADATA_NAME = re.compile(r"[a-z0-9_]{1,64}")
 
 MetadataValue: TypeAlias = str | int | float | bool | datetime | tuple[str, ...]
@@ -170,3 +171,17 @@ def _hash(parts: list[str]) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
+
+
+def value_to_json(value: MetadataValue) -> object:
+    """Write a metadata value as JSON has it; a time is told from a text that looks like one."""
+    if isinstance(value, datetime):
+        return {_DATETIME: value.isoformat()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def value_from_json(value: Any) -> Any:  # noqa: ANN401 - of any type that JSON has
+    """Read what :func:`value_to_json` wrote."""
+    if isinstance(value, dict):
+        return datetime.fromisoformat(value[_DATETIME])
+    return tuple(value) if isinstance(value, list) else value

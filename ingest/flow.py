@@ -143,12 +143,9 @@ class Flow:
         await self._prepared.put(slots)
 
     async def _flush_after(self, before: asyncio.Task[None] | None) -> None:
+        """Have all that is prepared written, also what fills no batch."""
         if before:
             await asyncio.wait({before})
-        await self._flush()
-
-    async def _flush(self) -> None:
-        """Have all that is prepared written, also what fills no batch."""
         await self._prepared.put(_EVERYTHING)
 
     async def _batch_all(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from encoder.errors import InvalidInput
-from ingest.bulk.documents import DeadLetter, NewDocument, cut_document
+from ingest.bulk.documents import DeadLetter, NewDocument, cut_document, take_sound
 from ingest.bulk.filling import DocumentEncoder, write_documents
 from ingest.chunking import Chunker
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
@@ -140,11 +140,7 @@ class Reindexer:
 
     async def _fill(self, documents: Sequence[NewDocument], found: Pass) -> None:
         await self._encoder.encode(documents)
-        for document in documents:
-            if document.error is not None:
-                record = document.record
-                found.failed.append(DeadLetter(record.source, record.document_id, "encode", str(document.error)))
-        sound = [document for document in documents if document.error is None]
+        sound = take_sound(documents, found.failed)
         found.copied += len(sound) - await write_documents(self._target, sound)
         self._superseded += [
             (document.record.key, document.record.generation) for document in sound if document.record.generation > 1

@@ -9,6 +9,7 @@ import logging
 import secrets
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -85,14 +86,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
 def _guarded(handler: Callable[..., Any], method: str) -> Callable[..., Any]:
     async def guarded(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> object:
-        try:
+        async with _aborting(context, method):
             return await handler(request, context)
-        except (errors.MambaSearchError, TimeoutError) as error:
-            await _abort(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the last line of defence
-            await _abort(context, unexpected(error, method))
 
     return guarded
 
@@ -101,17 +96,24 @@ def _guarded_stream(handler: Callable[..., Any], method: str) -> Callable[..., A
     """Guard a handler whose answer is a stream; what it is asked may be one, too."""
 
     async def guarded(asked: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[object]:
-        try:
+        async with _aborting(context, method):
             async for response in handler(asked, context):
                 yield response
-        except (errors.MambaSearchError, TimeoutError) as error:
-            await _abort(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the last line of defence
-            await _abort(context, unexpected(error, method))
 
     return guarded
+
+
+@asynccontextmanager
+async def _aborting(context: grpc.aio.ServicerContext[Any, Any], method: str) -> AsyncIterator[None]:
+    """Abort the call with the status of what is raised inside."""
+    try:
+        yield
+    except (errors.MambaSearchError, TimeoutError) as error:
+        await _abort(context, error)
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        await _abort(context, unexpected(error, method))
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from encoder.errors import InUse, InvalidInput, StorageFull
 from ingest.bulk.documents import DeadLetter
 from ingest.bulk.parts import Part
 from ingest.bulk.seen import HASH_BYTES
-from ingest.index.data_directory import sync_file
+from ingest.index.data_directory import replace_file
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
@@ -144,14 +143,8 @@ class Checkpoint:
 
     def _write(self, path: Path, data: bytes) -> None:
         """Replace a file, at once or not at all."""
-        draft = path.with_name(f"{path.name}.new")
         try:
-            with draft.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-            sync_file(path.parent)
+            replace_file(path, data)
         except OSError as error:
             raise StorageFull(f"{path} cannot be written ({error.strerror}); the load can go on later.") from error
 

@@ -36,18 +36,23 @@ class Cutter:
         """Give a part's bundles, at least one; the last says so. ``number`` is the part's."""
         bundle, tokens = Bundle(number, 0, last=False), 0
         for group in _groups(read_part(part)):
-            documents = self._check(bundle, part, group)
-            for document in documents:
+            for document, key in self._check(bundle, part, group):
                 full = tokens >= self._bundle_tokens or len(bundle.documents) >= BUNDLE_DOCUMENTS
                 if full or (tokens and len(document.text) > self._bundle_tokens * 4):
                     yield bundle
                     bundle, tokens = Bundle(number, bundle.number + 1, last=False), 0
+                bundle.hashes.append(key)
                 tokens += self._add(bundle, document)
         bundle.last = True
         yield bundle
 
-    def _check(self, bundle: Bundle, part: Part, group: Sequence[tuple[int, Document | LoadError]]) -> list[Document]:
-        """Keep the documents that are within their limits and the first of their id; the others are dead letters."""
+    def _check(
+        self, bundle: Bundle, part: Part, group: Sequence[tuple[int, Document | LoadError]]
+    ) -> list[tuple[Document, bytes]]:
+        """Keep the documents that are within their limits and the first of their id; the others are dead letters.
+
+        With the hash of its key each.
+        """
         sound: list[tuple[int, Document]] = []
         for row, item in group:
             if isinstance(item, LoadError):
@@ -65,17 +70,17 @@ class Cutter:
         keys = [hash_key(DocumentKey(item.tenant, item.document_id)) for _, item in sound]
         claims = [(key, f"row {row} of {part.name}") for key, (row, _) in zip(keys, sound, strict=True)]
         found = []
-        for (_, item), owner in zip(sound, self._claim(claims) if claims else [], strict=True):
+        owners = self._claim(claims) if claims else []
+        for (_, item), key, owner in zip(sound, keys, owners, strict=True):
             if owner:
                 reason = f"document_id {item.document_id!r} is that of {owner}, too; give each row another."
                 bundle.dead.append(_dead(item, "check", reason))
             else:
-                found.append(item)
+                found.append((item, key))
         return found
 
     def _add(self, bundle: Bundle, document: Document) -> int:
         """Cut a document and put it into a bundle; say how many tokens it has."""
-        bundle.hashes.append(hash_key(DocumentKey(document.tenant, document.document_id)))
         try:
             cut = cut_document(document, self._chunker)
         except InvalidInput as error:

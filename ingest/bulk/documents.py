@@ -49,6 +49,18 @@ class Bundle:
     failure: str = ""  # why the rest of the part could not be read
 
 
+def take_sound(documents: Sequence[NewDocument], dead: list[DeadLetter]) -> list[NewDocument]:
+    """Give the documents that are encoded; each of the others becomes a dead letter."""
+    sound = []
+    for document in documents:
+        if document.error is None:
+            sound.append(document)
+        else:
+            record = document.record
+            dead.append(DeadLetter(record.source, record.document_id, "encode", str(document.error)))
+    return sound
+
+
 def cut_document(document: Document, chunker: Chunker, record: DocumentRecord | None = None) -> NewDocument:
     """Cut a document; ``record`` is what is known of it already, where it is moved from another index.
 

@@ -16,14 +16,13 @@ import numpy as np
 from encoder.errors import FingerprintMismatch, IndexUnavailable, InvalidInput, MambaSearchError
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder
-from encoder.passage_text import join_passage
 from ingest.bulk.documents import NewDocument
 from ingest.chunk_encoding import ChunkedDocument, ChunkEncoder
 from ingest.chunking import Chunk, Chunker
+from ingest.cutting.cutter import sparse_passages
 from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, VectorIndex
 from ingest.retrying import RETRY_DELAYS_S, with_retries
 from ingest.slots import Slot
-from ingest.sparse import sparse_passage
 
 BATCH_TOKENS_MAX = 65_536
 # Requests to the index that one bundle has under way.
@@ -168,7 +167,7 @@ def _starts(chunks: Sequence[IndexedChunk]) -> range:
 def _indexed(document: NewDocument) -> list[IndexedChunk]:
     record, embeddings = document.record, document.embeddings
     assert embeddings is not None
-    sparse = [sparse_passage(join_passage(document.title, chunk.text)) for chunk in document.chunks]
+    sparse = sparse_passages(document.title, document.chunks)
     slot = Slot(record.key, record.source, generation=record.generation, chunks=document.chunks, sparse=sparse)
     return [slot.indexed(chunk, embedding) for chunk, embedding in zip(document.chunks, embeddings, strict=True)]
 

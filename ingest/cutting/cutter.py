@@ -62,4 +62,9 @@ def cut(chunker: Chunker, request: CutRequest) -> CutDocument | InvalidInput:
     except InvalidInput as error:
         return error
     title = chunker.passage_title(document.title)
-    return CutDocument(title, chunks, [sparse_passage(join_passage(title, chunk.text)) for chunk in chunks])
+    return CutDocument(title, chunks, sparse_passages(title, chunks))
+
+
+def sparse_passages(title: str, chunks: Sequence[Chunk]) -> list[SparseVector]:
+    """Weigh the terms of each chunk's passage; ``title`` is as passages have it."""
+    return [sparse_passage(join_passage(title, chunk.text)) for chunk in chunks]

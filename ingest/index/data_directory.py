@@ -95,13 +95,7 @@ class DataDirectory:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest, at once or not at all."""
-        draft = self.path / f"{MANIFEST_FILE}.new"
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(manifest.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path / MANIFEST_FILE)
-        sync_file(self.path)
+        replace_file(self.path / MANIFEST_FILE, f"{manifest.model_dump_json(indent=2)}\n".encode())
 
     def engine_folder(self, number: int) -> Path:
         """Name one of the engine's folders."""
@@ -151,6 +145,17 @@ class DataDirectory:
     def release(self) -> None:
         """Let go of the lock."""
         self._lock.close()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, or another content in its place, at once or not at all, also where the power goes."""
+    draft = path.with_name(f"{path.name}.new")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_file(path.parent)
 
 
 def sync_file(path: Path) -> None:

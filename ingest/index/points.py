@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
-from ingest.documents import MetadataValue
+from ingest.documents import value_from_json, value_to_json
 from ingest.index.interface import (
     BATCH_CHUNKS_MAX,
     LIMIT_MAX,
@@ -47,7 +47,6 @@ FENCE = "fence"
 EARLIER = "earlier"
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "mamba-search")
-_DATETIME = "datetime"
 
 
 def chunk_point_id(key: DocumentKey, generation: int, chunk_index: int) -> str:
@@ -112,7 +111,7 @@ def state_payload(key: DocumentKey, state: RecordState) -> dict[str, Any]:
         GENERATION: record.generation,
         "title": record.title,
         "source": record.source,
-        "metadata": {name: _metadata_value(value) for name, value in record.metadata.items()},
+        "metadata": {name: value_to_json(value) for name, value in record.metadata.items()},
         "chunk_count": record.chunk_count,
         "token_count": record.token_count,
         "char_count": record.char_count,
@@ -136,7 +135,7 @@ def read_record(payload: Mapping[str, Any]) -> DocumentRecord:
         document_id=payload[DOCUMENT_ID],
         title=payload["title"],
         source=payload["source"],
-        metadata={name: _read_metadata_value(value) for name, value in payload["metadata"].items()},
+        metadata={name: value_from_json(value) for name, value in payload["metadata"].items()},
         generation=payload[GENERATION],
         chunk_count=payload["chunk_count"],
         token_count=payload["token_count"],
@@ -156,21 +155,6 @@ def segments_of(sizes: Iterable[tuple[int, int]]) -> tuple[Segment, ...]:
         segments.append(Segment(generation, first, chunk_count))
         first += chunk_count
     return tuple(segments)
-
-
-def _metadata_value(value: MetadataValue) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, datetime):
-        return {_DATETIME: value.isoformat()}  # a bare string would come back as one
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _read_metadata_value(value: Any) -> MetadataValue:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        return datetime.fromisoformat(value[_DATETIME])
-    if isinstance(value, list):
-        return tuple(value)
-    read: MetadataValue = value
-    return read
 
 
 def is_empty(scope: Scope) -> bool:

@@ -70,7 +70,7 @@ class RemoteIndex:
         return index
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
-        """Write chunks durably."""
+        """Write chunks; :meth:`commit_record` makes them last."""
         points.check_batch(chunks, self.dimension)
         if chunks:
             await self._call(self._stub.UpsertChunks(wire.upsert_to_message(chunks), timeout=WRITE_TIMEOUT_S))

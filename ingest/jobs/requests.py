@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from encoder.errors import InvalidInput
 from encoder.tokenizer import check_characters
-from ingest.documents import DEFAULT_TENANT, SOURCE_CHARS_MAX, MetadataValue, check_metadata, check_tenant
+from ingest.documents import (
+    DEFAULT_TENANT,
+    SOURCE_CHARS_MAX,
+    MetadataValue,
+    check_metadata,
+    check_tenant,
+    value_from_json,
+    value_to_json,
+)
 from ingest.filters import AllOf, AnyOf, Equals, Exists, Filter, IdPrefix, IsIn, Not, Range, check_filter
 
 SOURCES_MAX = 1000
 LETTERS_MAX = 1000
 _STDIN = "-"
-_TIME = "time"
 _SIMPLE: Mapping[str, Callable[..., Filter]] = {kind.__name__: kind for kind in (Equals, Range, Exists, IdPrefix)}
 
 
@@ -52,7 +58,7 @@ class JobRequest:
             "kind": self.kind.value,
             "tenant": self.tenant,
             "sources": list(self.sources),
-            "metadata": {name: _value_to_json(value) for name, value in self.metadata.items()},
+            "metadata": {name: value_to_json(value) for name, value in self.metadata.items()},
             "where": None if self.where is None else _filter_to_json(self.where),
             "replays": self.replays,
             "letters": sorted(self.letters),
@@ -67,7 +73,7 @@ class JobRequest:
             JobKind(values["kind"]),
             values["tenant"],
             tuple(values["sources"]),
-            {name: _value_from_json(value) for name, value in values["metadata"].items()},
+            {name: value_from_json(value) for name, value in values["metadata"].items()},
             None if values["where"] is None else _filter_from_json(values["where"]),
             values["replays"],
             tuple(values["letters"]),
@@ -104,18 +110,6 @@ def _check_sources(sources: tuple[str, ...]) -> None:
         known.add(source)
 
 
-def _value_to_json(value: MetadataValue) -> object:
-    if isinstance(value, datetime):
-        return {_TIME: value.isoformat()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _value_from_json(value: Any) -> Any:  # noqa: ANN401 - of any type that JSON has
-    if isinstance(value, dict):
-        return datetime.fromisoformat(value[_TIME])
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _filter_to_json(part: Filter) -> list[object]:
     """Write a part as its name and its fields."""
     match part:
@@ -124,9 +118,9 @@ def _filter_to_json(part: Filter) -> list[object]:
         case Not(one):
             return [type(part).__name__, _filter_to_json(one)]
         case IsIn(name, values):
-            return [type(part).__name__, name, [_value_to_json(value) for value in values]]
+            return [type(part).__name__, name, [value_to_json(value) for value in values]]
         case _:
-            return [type(part).__name__, *(_value_to_json(getattr(part, one.name)) for one in fields(part))]
+            return [type(part).__name__, *(value_to_json(getattr(part, one.name)) for one in fields(part))]
 
 
 def _filter_from_json(values: list[Any]) -> Filter:
@@ -139,6 +133,6 @@ def _filter_from_json(values: list[Any]) -> Filter:
         case "Not":
             return Not(_filter_from_json(parts[0]))
         case "IsIn":
-            return IsIn(parts[0], tuple(_value_from_json(value) for value in parts[1]))
+            return IsIn(parts[0], tuple(value_from_json(value) for value in parts[1]))
         case _:
-            return _SIMPLE[kind](*(_value_from_json(value) for value in parts))
+            return _SIMPLE[kind](*(value_from_json(value) for value in parts))
