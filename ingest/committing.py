@@ -10,7 +10,7 @@ from encoder.errors import IndexUnavailable, MambaSearchError
 from ingest.index.interface import DocumentRecord, VectorIndex
 from ingest.journal import Attempt, Journal
 from ingest.preparing import Retry
-from ingest.receipts import Outcome, Receipt
+from ingest.receipts import Outcome
 from ingest.slots import Slot
 
 
@@ -58,9 +58,7 @@ class Committer:
         if not await self._retry(lambda: self._index.commit_record(record, in_place_of=in_place_of)):
             await self._give_way(slot, "it was taken over while it was being written")
             return
-        slot.receipt = Receipt(
-            slot.key.document_id, slot.source, outcome, record.chunk_count, record.token_count, record.generation
-        )
+        slot.settle(outcome, record)
 
     async def _give_way(self, slot: Slot, reason: str) -> None:
         """Clear away what will not be visible: something newer came first, or else this attempt has failed."""

@@ -15,7 +15,7 @@ from ingest.growing import begins_with
 from ingest.index.interface import DocumentKey, DocumentRecord, VectorIndex
 from ingest.journal import Journal
 from ingest.read_ahead import Item
-from ingest.receipts import LoadError, Outcome, Receipt
+from ingest.receipts import LoadError, Outcome
 from ingest.slots import Slot
 
 Retry = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
@@ -147,14 +147,7 @@ def _keep(slot: Slot, document: Document, record: DocumentRecord) -> None:
     if record.metadata_hash != slot.metadata_hash:
         slot.record = _with_metadata(record, slot, document)
         return
-    slot.receipt = Receipt(
-        slot.key.document_id,
-        slot.source,
-        Outcome.UNCHANGED,
-        record.chunk_count,
-        record.token_count,
-        record.generation,
-    )
+    slot.settle(Outcome.UNCHANGED, record)
 
 
 def _with_metadata(record: DocumentRecord, slot: Slot, document: Document) -> DocumentRecord:

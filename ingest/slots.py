@@ -52,10 +52,17 @@ class Slot:
             return self.growth.generation
         return self.document.in_place_of if self.document else None
 
+    def settle(self, outcome: Outcome, record: DocumentRecord) -> None:
+        """Give the receipt that says which version is visible."""
+        counts = (record.chunk_count, record.token_count, record.generation)
+        self.receipt = Receipt(self.key.document_id, self.source, outcome, *counts)
+
     def give_way(self, newest: DocumentRecord | None, generation: int) -> None:
         """Give the receipt that says what stands in its place: a version, or a deletion of a generation."""
-        counts = (newest.chunk_count, newest.token_count, newest.generation) if newest else (0, 0, generation)
-        self.receipt = Receipt(self.key.document_id, self.source, Outcome.SUPERSEDED, *counts)
+        if newest:
+            self.settle(Outcome.SUPERSEDED, newest)
+        else:
+            self.receipt = Receipt(self.key.document_id, self.source, Outcome.SUPERSEDED, generation=generation)
 
     def reject(self, error: MambaSearchError) -> None:
         """Give the receipt that says why it is not ingested."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from services.cli.collection_options import OnDisk, Quantization, RecallMin, Replicas, Shards
 from services.settings import BulkSettings
 
 EXIT_REJECTED = 1
@@ -41,19 +42,12 @@ def bulk_load(
     encoders: Annotated[int, typer.Option(min=1, max=1024, help="Processes that encode.")] = 1,
     encoder_gpus: Annotated[float, typer.Option(min=0, max=64, help="GPUs of each encoder; 0.5 shares one.")] = 0,
     writers: Annotated[int, typer.Option(min=1, max=1024, help="Processes that write.")] = 1,
-    shards: Annotated[int | None, typer.Option(min=1, max=4096, help="Shards. Default: the server's.")] = None,
-    replicas: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Copies of a shard. Default: the server's.")
-    ] = None,
-    quantization: Annotated[
-        Literal["none", "scalar", "binary"],
-        typer.Option(help="Compress vectors for the search: to bytes (scalar) or bits (binary)."),
-    ] = "none",
-    on_disk: Annotated[bool, typer.Option("--on-disk", help="Keep vectors on disk, mapped into memory.")] = False,
+    shards: Shards = None,
+    replicas: Replicas = None,
+    quantization: Quantization = "none",
+    on_disk: OnDisk = False,
     hnsw_m: Annotated[int, typer.Option(min=4, max=128, help="Edges of a vector in the graph.")] = 16,
-    recall_min: Annotated[
-        float, typer.Option(min=0, max=1, help="Least recall@10 against exact search; below it nothing is switched.")
-    ] = 0.95,
+    recall_min: RecallMin = 0.95,
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="Delete what the alias led to before, a minute after the switch.")
     ] = False,

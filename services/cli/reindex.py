@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.collection_options import OnDisk, Quantization, RecallMin, Replicas, Shards
 from services.settings import BulkSettings
 
 if TYPE_CHECKING:
@@ -35,18 +36,11 @@ def reindex(
     encoder_target: Annotated[
         str | None, typer.Option(help="Encode at the encoder service at HOST:PORT. Default: in this process.")
     ] = None,
-    shards: Annotated[int | None, typer.Option(min=1, max=4096, help="Shards. Default: the server's.")] = None,
-    replicas: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Copies of a shard. Default: the server's.")
-    ] = None,
-    quantization: Annotated[
-        Literal["none", "scalar", "binary"],
-        typer.Option(help="Compress vectors for the search: to bytes (scalar) or bits (binary)."),
-    ] = "none",
-    on_disk: Annotated[bool, typer.Option("--on-disk", help="Keep vectors on disk, mapped into memory.")] = False,
-    recall_min: Annotated[
-        float, typer.Option(min=0, max=1, help="Least recall@10 against exact search; below it nothing is switched.")
-    ] = 0.95,
+    shards: Shards = None,
+    replicas: Replicas = None,
+    quantization: Quantization = "none",
+    on_disk: OnDisk = False,
+    recall_min: RecallMin = 0.95,
 ) -> None:
     """Move an index to another model: from the texts that it holds, without the files, and without a pause."""
     from encoder.errors import InvalidInput
