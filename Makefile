@@ -11,6 +11,10 @@ TORCH_INDEX ?=
 DATASETS ?= encoder/evaluation/datasets
 MODES ?= dense sparse hybrid
 RESULTS ?= build/quality.jsonl
+# Files that prove-load renews: a plot (SVG), and a README with its table. prove-encoder-speed renews PLOT and the page REPORT.
+PLOT ?=
+README ?=
+REPORT ?=
 # A folder of all-MiniLM-L6-v2, or of another sentence-transformers model, to stand beside ours in the table.
 BASELINE ?=
 # Of length: sets whose documents are lengthened. Of the experiments: which runs (empty: the eight of the comparison), models to read long documents, text of the haystack.
@@ -20,7 +24,8 @@ LENGTH_SETS ?= encoder/evaluation/datasets/squad_xquad_en
 HAYSTACK ?= datasets/evidence_inference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint check demo stubs readme evaluate evaluate-baseline prove-quality prove-context prove-length prove-ingest-speed prove-ingest-memory prove-append prove-crashes prove-reader prove-document-memory prove-bm25 prove-upstream prove-parameters prove-one-pass prove-cpu-speed prove-cpu-memory prove-batches prove-gpu-upstream prove-gpu-memory prove-gpu-codestral prove-sizes paper-runs paper-length paper-needle paper-speed paper-plots clean
+# Whatever `make help` lists is no file.
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):.*\#\# .*/\1/p' $(MAKEFILE_LIST))
 
 help:  ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -49,11 +54,15 @@ check: lint test  ## The one gate: lint, then the tests.
 demo: setup  ## Start the service, ingest real documents, ask questions over gRPC, stop.
 	$(BIN)/python demo/demo.py
 
-stubs: setup  ## Generate the gRPC stubs from proto/.
+stubs: setup  ## Generate the gRPC stubs, and the models of HTTP, from proto/.
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/mambasearch/v1/*.proto
+	$(BIN)/python -m services.http.model_writing services/http/models
 
-readme: setup  ## Renew the settings table in README.md.
-	$(BIN)/python -m services.settings_table --readme README.md
+manifests: setup  ## Write what deploy/kubernetes serves, from deploy/serve.yaml.
+	$(BIN)/python deploy/kubernetes/serve_config.py
+
+settings-table: setup  ## Renew the table in docs/settings.md.
+	$(BIN)/python -m services.settings_table --page docs/settings.md
 
 evaluate: setup  ## Measure quality over DATASETS in all MODES: JSON lines in RESULTS, then README.md's table.
 	@mkdir -p $(dir $(RESULTS))
@@ -101,6 +110,28 @@ prove-document-memory: setup  ## Fail unless a document of 10M tokens is ingeste
 prove-bm25: setup  ## Fail unless BM25 here agrees with an independent implementation over DATASETS.
 	$(BIN)/python tests/benchmarks/compare_bm25.py $(wildcard $(DATASETS)/*/)
 
+prove-code-search: setup  ## Fail unless half of 200 docstrings of a public package, taken out of it, find their code; takes minutes.
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.code_search
+
+prove-search-latency: setup  ## Fail unless one search over 100,000 chunks takes at most 25 ms (p50), the whole product running.
+	$(BIN)/python -m tests.benchmarks.load.latency
+
+prove-load: setup  ## Fail unless searches are as fast as those of a plain FastAPI server, and faster for 16 clients; 6 minutes.
+	$(BIN)/python -m tests.benchmarks.load.comparison $(if $(PLOT),--plot $(PLOT)) $(if $(README),--readme $(README))
+
+prove-search-under-ingestion: setup  ## Fail unless searches and ingestion leave each other room.
+	$(BIN)/python -m tests.benchmarks.load.under_ingestion
+
+prove-fuzz: setup  ## Fail unless 10,000 malformed messages to each RPC crash nothing and leak nothing; takes minutes.
+	$(BIN)/python -m tests.fuzz.fuzzing --messages 10000
+
+prove-chaos: setup  ## Fail unless parts that are killed, stopped and cut off during load cost no answer and no document.
+	$(BIN)/python -m tests.chaos.causing
+
+prove-gpu-service: setup  ## Fail unless passages as texts come through the service at 80 % of the bare encoder's speed, on an NVIDIA GPU.
+	$(BIN)/python -m tests.benchmarks.load.service
+
 prove-upstream: setup  ## Fail unless hidden states equal those of transformers, on the CPU.
 	$(BIN)/python tests/benchmarks/upstream_parity.py
 
@@ -123,11 +154,21 @@ prove-gpu-upstream: setup  ## Fail unless hidden states equal mamba_ssm's, on an
 	@$(BIN)/python -c "import sys; from encoder.kernels.upstream import missing; from encoder.sizes import SIZES; sys.exit(missing(SIZES['codestral-7b']) or None)"
 	$(BIN)/python -m pytest tests/gpu
 
+prove-encoder-speed: setup  ## Fail unless the fused kernels clear their bars beside other encoders, on an NVIDIA H200; BASELINE is MiniLM.
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.prove_encoder_speed $(if $(BASELINE),--sentence-transformers $(BASELINE)) $(if $(PLOT),--plot $(PLOT)) $(if $(REPORT),--report $(REPORT))
+
+prove-gpu-quality: setup  ## Fail unless a GPU's kernels embed DATASETS as plain torch in float32 does, and find the same documents.
+	$(BIN)/python -m tests.benchmarks.gpu_quality $(wildcard $(DATASETS)/*/)
+
 prove-gpu-memory: setup  ## Fail unless documents of 8K to 1M tokens need the same memory of an NVIDIA GPU.
 	$(BIN)/python tests/benchmarks/gpu_memory.py mamba2-130m 8192 65536 262144 1048576
 
 prove-gpu-codestral: setup  ## The same for Codestral Mamba's architecture and 256K tokens; needs 16 GB.
 	$(BIN)/python tests/benchmarks/gpu_memory.py codestral-7b 8192 262144
+
+prove-security: setup  ## Fail unless every check passes of who may do what, tenants, TLS, paths, filters, floods and logs.
+	$(BIN)/python -m tests.security.prove
 
 prove-sizes: setup  ## Fail unless source files stay small.
 	$(BIN)/python tests/benchmarks/prove_sizes.py

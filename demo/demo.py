@@ -48,9 +48,9 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def running_service(data_dir: Path) -> Iterator[tuple[str, str]]:
     """Run `mamba-search up`; give the addresses of the search service and of the ingestion worker."""
-    search, ingest, index, encoder = free_ports(4)
+    search, ingest, index, encoder, http = free_ports(5)
     ports = ("--search-port", search, "--ingest-port", ingest, "--index-port", index, "--encoder-port", encoder)
-    command = [str(word) for word in (COMMAND, "up", "--data-dir", data_dir, *ports)]
+    command = [str(word) for word in (COMMAND, "up", "--data-dir", data_dir, *ports, "--http-port", http)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     try:

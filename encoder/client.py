@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
 
-from encoder.client_calls import Connection, StreamEnd
+from encoder.client_calls import Connection, StreamEnd, milliseconds
 from encoder.client_document import SPAN_TOKENS, DocumentAnswer, changed_model, document_requests
 from encoder.client_requests import REQUEST_TOKENS_MAX, split_texts, split_token_rows
 from encoder.document_slices import TokenIds, cut_document, shifted
 from encoder.errors import EncoderUnavailable, FingerprintMismatch, InvalidInput
 from encoder.interface import Encoded, EncodedDocument, EncoderInfo
+from encoder.traced_channel import TracedChannel
 
-_Item = TypeVar("_Item", str, Sequence[int])
+_Item = TypeVar("_Item", str, TokenIds)
 
 
 class EncoderClient:
@@ -25,7 +27,8 @@ class EncoderClient:
 
     Long lists travel as several requests, at most ``concurrency_max`` at once; a document is one. A request that finds
     the service away or full is sent again, at most ``attempts_max`` times and never past ``timeout_s`` after its first
-    sending; a document has ``timeout_s`` for each 65,536 tokens begun, as much as its text would have in passages.
+    sending; a document has ``timeout_s`` for each 65,536 tokens begun, as much as its text would have in passages. The
+    service is told how much of that is left. ``token`` is the secret that the service expects, where it does.
     Where queries and passages have a model each, their applications differ; :meth:`info` then joins both fingerprints.
     """
 
@@ -38,13 +41,14 @@ class EncoderClient:
         timeout_s: float = 120.0,
         attempts_max: int = 5,
         concurrency_max: int = 4,
+        token: str | None = None,
     ) -> None:
         self._query_application = query_application
         self._passage_application = passage_application
         self._timeout_s = timeout_s
         self._turns = asyncio.Semaphore(concurrency_max)
-        self._connection = Connection(target, attempts_max=attempts_max)
-        self._stub = encoder_pb2_grpc.EncoderServiceStub(self._connection.channel)
+        self._connection = Connection(target, attempts_max=attempts_max, token=token)
+        self._stub = encoder_pb2_grpc.EncoderServiceStub(TracedChannel(self._connection.channel))
         self._infos: dict[str, EncoderInfo] = {}
 
     async def info(self) -> EncoderInfo:
@@ -70,8 +74,8 @@ class EncoderClient:
     async def encode_queries(self, queries: Sequence[str]) -> Encoded:
         """Encode search queries."""
 
-        def request(part: Sequence[str]) -> object:
-            return encoder_pb2.EncodeQueriesRequest(queries=part)
+        def request(part: Sequence[str], time_left_ms: int) -> object:
+            return encoder_pb2.EncodeQueriesRequest(queries=part, time_left_ms=time_left_ms)
 
         method, application = self._stub.EncodeQueries, self._query_application
         return await self._encode("queries", queries, split_texts, request, method, application)
@@ -79,18 +83,18 @@ class EncoderClient:
     async def encode_passages(self, passages: Sequence[str]) -> Encoded:
         """Encode passages, the texts to be found."""
 
-        def request(part: Sequence[str]) -> object:
-            return encoder_pb2.EncodePassagesRequest(passages=part)
+        def request(part: Sequence[str], time_left_ms: int) -> object:
+            return encoder_pb2.EncodePassagesRequest(passages=part, time_left_ms=time_left_ms)
 
         method, application = self._stub.EncodePassages, self._passage_application
         return await self._encode("passages", passages, split_texts, request, method, application)
 
-    async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
+    async def encode_tokenized_passages(self, passages: Sequence[TokenIds]) -> Encoded:
         """Encode passages given as token ids."""
 
-        def request(part: Sequence[Sequence[int]]) -> object:
+        def request(part: Sequence[TokenIds], time_left_ms: int) -> object:
             rows = [encoder_pb2.TokenizedPassage(token_ids=row) for row in part]
-            return encoder_pb2.EncodePassagesRequest(tokenized_passages=rows)
+            return encoder_pb2.EncodePassagesRequest(tokenized_passages=rows, time_left_ms=time_left_ms)
 
         method, application = self._stub.EncodePassages, self._passage_application
         return await self._encode("passages", passages, split_token_rows, request, method, application)
@@ -106,7 +110,9 @@ class EncoderClient:
 
         async def send(metadata: grpc.aio.Metadata, timeout_s: float) -> EncodedDocument:
             answer = DocumentAnswer(self._connection.service)
-            requests = document_requests(spans, info, state=state, keep_state=keep_state)
+            requests = document_requests(
+                spans, info, state=state, keep_state=keep_state, time_left_ms=milliseconds(timeout_s)
+            )
             # gRPC sends from the iterator while responses are read here, so neither side waits for the other for ever.
             call = self._stub.EncodeDocument(requests, metadata=metadata, timeout=timeout_s)
             end = StreamEnd(call)
@@ -131,7 +137,10 @@ class EncoderClient:
         return self._infos.get(application) or await self._ask_info(application)
 
     async def _ask_info(self, application: str) -> EncoderInfo:
-        answer = await self._call(self._stub.GetEncoderInfo, encoder_pb2.GetEncoderInfoRequest(), application)
+        def request(_: int) -> object:
+            return encoder_pb2.GetEncoderInfoRequest()
+
+        answer = await self._call(self._stub.GetEncoderInfo, request, application)
         self._infos[application] = EncoderInfo(
             model=answer.model,
             fingerprint=answer.fingerprint,
@@ -147,7 +156,7 @@ class EncoderClient:
         field: str,
         items: Sequence[_Item],
         split: Callable[[str, Sequence[_Item], EncoderInfo], list[tuple[int, Sequence[_Item]]]],
-        make_request: Callable[[Sequence[_Item]], object],
+        make_request: Callable[[Sequence[_Item], int], object],
         method: Callable[..., Awaitable[Any]],
         application: str,
     ) -> Encoded:
@@ -158,7 +167,7 @@ class EncoderClient:
         async def send(start: int, part: Sequence[_Item]) -> Encoded:
             try:
                 async with self._turns:
-                    response = await self._call(method, make_request(part), application)
+                    response = await self._call(method, partial(make_request, part), application)
             except InvalidInput as error:
                 raise shifted(error, start, field) from None
             return self._read(response, len(part), info)
@@ -175,11 +184,14 @@ class EncoderClient:
             embeddings=np.concatenate([part.embeddings for part in parts]),
             token_counts=tuple(count for part in parts for count in part.token_counts),
             tokenize_time_s=sum(part.tokenize_time_s for part in parts),
+            queue_time_s=max(part.queue_time_s for part in parts),
         )
 
-    async def _call(self, method: Callable[..., Awaitable[Any]], request: object, application: str) -> Any:  # noqa: ANN401 - the response type follows the method
+    async def _call(
+        self, method: Callable[..., Awaitable[Any]], make_request: Callable[[int], object], application: str
+    ) -> Any:  # noqa: ANN401 - the response type follows the method
         def send(metadata: grpc.aio.Metadata, timeout_s: float) -> Awaitable[Any]:
-            return method(request, metadata=metadata, timeout=timeout_s)
+            return method(make_request(milliseconds(timeout_s)), metadata=metadata, timeout=timeout_s)
 
         return await self._connection.call(send, application, self._timeout_s)
 
@@ -192,9 +204,19 @@ class EncoderClient:
                 f"{self._connection.service} answered {embeddings.size} floats for {count} texts of {info.dimension} "
                 "each; it is not an encoder service of this version."
             )
-        return Encoded(embeddings=embeddings.reshape(count, info.dimension), token_counts=tuple(response.token_counts))
+        return Encoded(
+            embeddings=embeddings.reshape(count, info.dimension),
+            token_counts=tuple(response.token_counts),
+            tokenize_time_s=response.timings.tokenize_time_ms / 1000,
+            queue_time_s=response.timings.queue_time_ms / 1000,
+        )
 
 
 def joint_fingerprint(query_model: str, passage_model: str) -> str:
     """Join the fingerprints of two models that encode queries and passages; one model for both keeps its own."""
     return query_model if query_model == passage_model else f"{query_model}+{passage_model}"
+
+
+def query_model_in(fingerprint: str) -> str:
+    """Give the fingerprint of the model that encodes queries, out of :func:`joint_fingerprint`'s."""
+    return fingerprint.partition("+")[0]

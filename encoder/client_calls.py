@@ -6,6 +6,7 @@ Knows no message.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Coroutine
@@ -18,6 +19,7 @@ from encoder.errors import EncoderUnavailable, MambaSearchError, Overloaded
 from encoder.grpc_errors import error_of
 
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+_MILLISECONDS_MAX = 2**32 - 1
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 2.0
 # What grpc.aio says of a write that failed, and how long the service's own word may come after it.
@@ -38,9 +40,10 @@ class Attempt(Protocol[_Result_co]):
 class Connection:
     """A channel to the encoder service; make it inside the event loop that uses it."""
 
-    def __init__(self, target: str, *, attempts_max: int) -> None:
+    def __init__(self, target: str, *, attempts_max: int, token: str | None = None) -> None:
         self.service = f"the encoder service at {target}"
         self._attempts_max = attempts_max
+        self._shown = token_metadata(token)
         self.channel = grpc.aio.insecure_channel(
             target,
             options=[
@@ -54,7 +57,7 @@ class Connection:
 
     async def call(self, attempt: Attempt[_Result_co], application: str, timeout_s: float) -> _Result_co:
         """Send a call to one of the service's applications, at most ``attempts_max`` times and within ``timeout_s``."""
-        metadata = grpc.aio.Metadata(("application", application))
+        metadata = grpc.aio.Metadata(("application", application), *self._shown)
         deadline = time.monotonic() + timeout_s
         backoff_s = _BACKOFF_FIRST_S
         for number in range(1, self._attempts_max + 1):
@@ -83,6 +86,16 @@ class Connection:
             unavailable=EncoderUnavailable,
             service=self.service,
         )
+
+
+def token_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Give the metadata that show a service token; none where there is no token."""
+    return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
+def milliseconds(timeout_s: float) -> int:
+    """Give a time as the service is told it, rounded up."""
+    return min(math.ceil(timeout_s * 1000), _MILLISECONDS_MAX)
 
 
 class StreamEnd:

@@ -19,11 +19,14 @@ _Request = encoder_pb2.EncodeDocumentRequest
 
 
 def document_requests(
-    spans: Iterable[DocumentSlice], info: EncoderInfo, *, state: bytes | None, keep_state: bool
+    spans: Iterable[DocumentSlice], info: EncoderInfo, *, state: bytes | None, keep_state: bool, time_left_ms: int = 0
 ) -> Iterator[_Request]:
     """Make a document's messages, in the order they are to be sent."""
     begin = encoder_pb2.BeginDocument(
-        fingerprint=info.fingerprint, keep_state=keep_state, state_bytes=len(state) if state else 0
+        fingerprint=info.fingerprint,
+        keep_state=keep_state,
+        state_bytes=len(state) if state else 0,
+        time_left_ms=time_left_ms,
     )
     yield _Request(begin=begin)
     for start in range(0, len(state or b""), STATE_PART_BYTES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from encoder.document_slices import TOKEN_ID_MAX, integers
+from encoder.document_slices import TOKEN_ID_MAX, TokenIds, integers
 from encoder.errors import InvalidInput
 from encoder.interface import EncoderInfo
 from encoder.tokenizer import check_characters
@@ -13,7 +13,9 @@ from encoder.tokenizer import check_characters
 # About 64,000 tokens: half a minute for a replica on a CPU, so that a request ends well within its deadline.
 REQUEST_BYTES_MAX = 256 * 1024
 REQUEST_TOKENS_MAX = 64 * 1024
-REQUEST_TEXTS_MAX = 64
+# As many passages as have so many tokens: each request costs Ray Serve's proxy and a replica 2 ms and more, whatever it
+# holds.
+REQUEST_TEXTS_MAX = 256
 # One text may be longer than REQUEST_BYTES_MAX; it travels alone, up to this size.
 TEXT_BYTES_MAX = 3 * 1024 * 1024
 
@@ -33,9 +35,7 @@ def split_texts(field: str, texts: Sequence[str], info: EncoderInfo) -> list[tup
     return list(split(texts, sizes, REQUEST_BYTES_MAX, min(info.batch_size_max, REQUEST_TEXTS_MAX)))
 
 
-def split_token_rows(
-    field: str, rows: Sequence[Sequence[int]], info: EncoderInfo
-) -> list[tuple[int, Sequence[Sequence[int]]]]:
+def split_token_rows(field: str, rows: Sequence[TokenIds], info: EncoderInfo) -> list[tuple[int, Sequence[TokenIds]]]:
     """Cut a list of passages in token ids into requests: each one's first place, and its passages."""
     for place, row in enumerate(rows):
         name = f"{field}[{place}]"

@@ -6,6 +6,9 @@ Here whole batches run side by side, and a single long document goes through the
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,18 +23,25 @@ _Result = TypeVar("_Result")
 class Cores:
     """Runs tasks of torch on ``count`` cores; with 0, for a GPU, in the caller's thread."""
 
-    def __init__(self, count: int) -> None:
-        # How many cores an operation is split over is a setting of the thread that asks for it.
+    def __init__(self, count: int, *, niceness: int = 0) -> None:
+        """Give way to whatever else wants the cores as much as ``niceness`` says (of Unix: 0 not at all, 19 most)."""
         self._threads = [
-            ThreadPoolExecutor(1, thread_name_prefix="core", initializer=torch.set_num_threads, initargs=(1,))
+            ThreadPoolExecutor(1, thread_name_prefix="core", initializer=_begin_thread, initargs=(niceness,))
             for _ in range(count)
         ]
         self.count = max(count, 1)
+        self._niceness = niceness
 
     def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """Run tasks that do not depend on one another; give their results in order."""
+        """Run tasks that do not depend on one another; give their results in order.
+
+        One alone runs in the caller's thread, unless it is to give way: handing a query over and back takes as long as
+        two of its layers.
+        """
         if not self._threads:
             return [task() for task in tasks]
+        if len(tasks) == 1 and not self._niceness:
+            return [_on_one_core(tasks[0])]
         futures = [self._threads[number % self.count].submit(task) for number, task in enumerate(tasks)]
         return _results(futures)
 
@@ -60,6 +70,25 @@ class Cores:
                 yield under_way.popleft().result()
         finally:
             _results(list(under_way))
+
+
+def _on_one_core(task: Callable[[], _Result]) -> _Result:
+    before = torch.get_num_threads()
+    if before == 1:
+        return task()
+    torch.set_num_threads(1)
+    try:
+        return task()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _begin_thread(niceness: int) -> None:
+    # How many cores an operation is split over is a setting of the thread that asks for it.
+    torch.set_num_threads(1)
+    if niceness and sys.platform == "linux":
+        # Linux has a niceness for each thread; elsewhere it is the whole process's, and queries would be slowed, too.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _after(earlier: Future[Any], stage: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - whatever the stages hand on

@@ -23,6 +23,7 @@ from encoder.document_state import pack_state, unpack_state
 from encoder.errors import InvalidInput
 from encoder.mixers import LayerState
 from encoder.model import EncoderModel
+from encoder.packing import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class DocumentReader:
         self._fresh = self._states[0] is None
         self._cores = cores
         self._keep_state = keep_state
+        self._takes_mean = model.config.pooling == "mean"
         self._before_last_chunk: list[LayerState | None] = []
         self._chunk_sum = torch.zeros(model.config.d_model, device=self._device)  # for mean pooling: of the open chunk
         self._chunk_tokens = 0
@@ -117,42 +119,49 @@ class DocumentReader:
         bounds = [layers * stage // stages for stage in range(stages + 1)]
         parts = [partial(self._read_layers, range(*pair)) for pair in pairwise(bounds)]
         # Made at once: small tensors, left standing one by one, would keep the memory between them from being reused.
-        embeddings = torch.empty(len(ends), self._model.config.embedding_dim)  # not where memory is scarce
+        embeddings = torch.empty(len(ends), self._model.config.embedding_dim, device=self._device)
         filled = 0
         for part in self._cores.run_stages(pieces, parts):
             embeddings[filled : filled + len(part)] = part
             filled += len(part)
         self.token_count += len(tokens)
-        result: NDArray[np.float32] = embeddings.numpy()
+        result: NDArray[np.float32] = embeddings.cpu().numpy()  # a GPU is waited for here alone
         return result
 
     @torch.inference_mode()
     def _read_layers(self, layers: range, piece: _Piece) -> _Piece | Tensor:
         """Let some of the layers read a piece; after the last ones give the embeddings ``(n, d)`` of its chunks."""
-        backbone = self._model.backbone
-        residual = piece.residual
-        if residual is None:
-            residual = backbone.enter(torch.from_numpy(piece.token_ids)[None].to(self._device))
-        residual = backbone.read_layers(layers, residual, self._rules.dtype, self._states)
-        if layers.stop < self._model.config.n_layers:
-            return _Piece(piece.token_ids, piece.chunk_ends, residual)
-        return self._model.finish(self._pool(residual[0], piece.chunk_ends.tolist()))
+        backbone, n_layers, dtype = self._model.backbone, self._model.config.n_layers, self._rules.dtype
+        # Where the mean of a chunk's hidden states is wanted, all are.
+        places = None if self._takes_mean else to_device(torch.from_numpy(piece.chunk_ends - 1), self._device)
+        if len(layers) == n_layers:
+            hidden = backbone.hidden_on(self._on_device(piece), self._states, dtype, places)
+        else:
+            residual = backbone.enter(self._on_device(piece)) if piece.residual is None else piece.residual
+            residual = backbone.read_layers(layers, residual, dtype, self._states)
+            if layers.stop < n_layers:
+                return _Piece(piece.token_ids, piece.chunk_ends, residual)
+            hidden = backbone.norm_f(residual[0] if places is None else residual[0, places])
+        return self._model.finish(self._pool(hidden, len(piece.token_ids), piece.chunk_ends.tolist()))
 
-    def _pool(self, residual: Tensor, ends: list[int]) -> Tensor:
-        """Pool the chunks that end in a piece, ``(l, d)`` to ``(n, d)``; remember the one that does not."""
-        norm_f = self._model.backbone.norm_f
+    def _on_device(self, piece: _Piece) -> Tensor:
+        return to_device(torch.from_numpy(piece.token_ids)[None], self._device)
+
+    def _pool(self, hidden: Tensor, length: int, ends: list[int]) -> Tensor:
+        """Pool the chunks that end in a piece of ``length`` tokens: ``(n, d)``; remember the one that does not.
+
+        ``hidden`` are the states at the ends, ``(n, d)``, or for mean pooling all, ``(l, d)``.
+        """
         bounds = [0, *ends]
         tokens_before = self._chunk_tokens
-        self._chunk_tokens = len(residual) - bounds[-1] + (0 if ends else tokens_before)
-        if self._model.config.pooling != "mean":
-            pooled: Tensor = norm_f(residual[torch.tensor(ends, dtype=torch.long, device=self._device) - 1])
-            return pooled
-        hidden = norm_f(residual)
-        sums = [hidden[start:end].sum(0) for start, end in pairwise([*bounds, len(hidden)])]
+        self._chunk_tokens = length - bounds[-1] + (0 if ends else tokens_before)
+        if not self._takes_mean:
+            return hidden
+        sums = [hidden[start:end].sum(0) for start, end in pairwise([*bounds, length])]
         sums[0] = sums[0] + self._chunk_sum
         self._chunk_sum = sums.pop()
         counts = [end - start for start, end in pairwise([-tokens_before, *ends])]
-        return torch.stack(sums) / torch.tensor(counts, device=self._device)[:, None] if sums else hidden[:0]
+        return torch.stack(sums) / to_device(torch.tensor(counts), self._device)[:, None] if sums else hidden[:0]
 
 
 def _check_ends(ends: NDArray[np.int64], length: int) -> None:

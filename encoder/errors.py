@@ -25,6 +25,14 @@ class NotFound(MambaSearchError):
     """The thing asked for does not exist."""
 
 
+class Unauthenticated(MambaSearchError):
+    """Nobody is known by what the caller showed: no key or token, or one that is not good (any more)."""
+
+
+class PermissionDenied(MambaSearchError):
+    """The caller is known, and may not do this."""
+
+
 class FingerprintMismatch(MambaSearchError):
     """An index was made by another model, tokenizer or chunker than the one at hand."""
 

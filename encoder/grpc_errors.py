@@ -23,6 +23,8 @@ RETRY_AFTER_DEFAULT_S = 0.5
 _CODES: dict[type[errors.MambaSearchError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.FingerprintMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CheckpointError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InUse: grpc.StatusCode.FAILED_PRECONDITION,
@@ -75,7 +77,9 @@ def error_of(
     ``service`` names who was called, with its address ("the encoder at 127.0.0.1:9000"); ``unavailable`` is the class
     for it being out of reach, or failing inside.
     """
-    kind, field, retry_after_s = _read_details(trailing_metadata)
+    kind, told, field, retry_after_s = _read_details(trailing_metadata)
+    # The transport may put words of its own in the message's place, when a stream ends just as its deadline passes.
+    message = told or message
     if kind is errors.InvalidInput or (kind is None and code is grpc.StatusCode.INVALID_ARGUMENT):
         return errors.InvalidInput(field, message)
     if kind is errors.Overloaded or (kind is None and code is grpc.StatusCode.RESOURCE_EXHAUSTED):
@@ -84,6 +88,10 @@ def error_of(
         return errors.Overloaded(message, retry_after_s)
     if kind is not None:
         return kind(message)
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return errors.Unauthenticated(message)
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return errors.PermissionDenied(message)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.TimedOut(f"{_capital(service)} gave no answer in time; try again, or allow it more time.")
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -93,21 +101,23 @@ def error_of(
 
 def _read_details(
     trailing_metadata: Sequence[tuple[str, str | bytes]],
-) -> tuple[type[errors.MambaSearchError] | None, str, float]:
+) -> tuple[type[errors.MambaSearchError] | None, str, str, float]:
+    """Give the exception's class, its message, the field at fault and when to try again, as far as they are told."""
     kind, field, retry_after_s = None, "", RETRY_AFTER_DEFAULT_S
     data = dict(trailing_metadata).get(DETAILS_KEY)
     if not isinstance(data, bytes):
-        return kind, field, retry_after_s
+        return kind, "", field, retry_after_s
+    status = status_pb2.Status.FromString(data)
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
-    for detail in status_pb2.Status.FromString(data).details:
+    for detail in status.details:
         if detail.Unpack(info) and info.domain == DOMAIN:
             kind = _KINDS.get(info.reason)
         elif detail.Unpack(bad_request) and bad_request.field_violations:
             field = bad_request.field_violations[0].field
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
-    return kind, field, retry_after_s
+    return kind, status.message, field, retry_after_s
 
 
 def _reason(kind: type[errors.MambaSearchError]) -> str:

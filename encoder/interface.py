@@ -33,6 +33,7 @@ class Encoded:
     embeddings: NDArray[np.float32]  # (n, d), each row of length 1
     token_counts: tuple[int, ...]  # (n,), the end-of-sequence token included
     tokenize_time_s: float = 0.0  # spent on turning the texts into tokens, where the encoder tells
+    queue_time_s: float = 0.0  # spent waiting for other requests, where the encoder tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Encoder(Protocol):
     async def encode_passages(self, passages: Sequence[str]) -> Encoded:
         """Encode passages, the texts to be found."""
 
-    async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
+    async def encode_tokenized_passages(self, passages: Sequence[Sequence[int] | NDArray[np.integer]]) -> Encoded:
         """Encode passages given as the tokenizer's ids, without special tokens: nothing is tokenized twice."""
 
     async def encode_document(
@@ -110,8 +111,48 @@ class DocumentReading(Protocol):
         """
 
 
+TokenRow = NDArray[np.int32]  # (l,), a text's tokens as the model reads them, with prompt and special tokens
+
+
 class StreamingEncoder(Encoder, Protocol):
-    """An encoder that also reads a document stretch by stretch, as the encoder service does between other requests."""
+    """An encoder as the encoder service runs it: it reads what a scheduler puts together.
+
+    Texts become rows of tokens first, so that batches can be filled by tokens, from several requests; documents and
+    long rows are read stretch by stretch, between other requests. Queries may be embedded while passages are.
+    """
+
+    @property
+    def reads_in_pieces(self) -> bool:
+        """Whether :meth:`open_row` and :meth:`open_document` work: not for bidirectional models."""
+
+    @property
+    def reads_side_by_side(self) -> bool:
+        """Whether queries are read while passages are, and need not wait for them."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a batch may be given while another is read: it is made ready meanwhile, and read right after it."""
+
+    async def warm_up(self) -> None:
+        """Read a little of everything, so that the first requests are as fast as those after them."""
+
+    async def query_rows(self, queries: Sequence[str]) -> list[TokenRow]:
+        """Tokenize queries; :class:`InvalidInput` names ``queries[i]`` where one is empty or over its limit."""
+
+    async def passage_rows(self, passages: Sequence[str]) -> list[TokenRow]:
+        """Tokenize passages; :class:`InvalidInput` names ``passages[i]`` where one is empty or over its limit."""
+
+    async def token_rows(self, passages: Sequence[Sequence[int] | NDArray[np.integer]]) -> list[TokenRow]:
+        """Complete passages given as token ids; :class:`InvalidInput` names ``passages[i]``."""
+
+    async def embed_queries(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
+        """Embed rows of queries: ``(n, d)``."""
+
+    async def embed_passages(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
+        """Embed rows of passages: ``(n, d)``."""
+
+    async def open_row(self) -> DocumentReading:
+        """Begin one row of a passage that is to be read in pieces; its embedding comes with its last piece."""
 
     async def open_document(self, *, state: bytes | None = None, keep_state: bool = False) -> DocumentReading:
         """Begin a document, or continue one from its ``state``; errors as for :meth:`Encoder.encode_document`."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from encoder.mixers import LayerState, Mamba1Mixer, Mamba2Mixer, RMSNorm
 from encoder.model_config import ModelConfig
-from encoder.packing import Packing
+from encoder.packing import Packing, to_device
 from encoder.transformer import TransformerBlock
 
 
@@ -79,6 +79,31 @@ class Mamba(nn.Module):
         after: list[LayerState | None] = [None] * len(self.layers) if states is None else list(states)
         residual = self.read_layers(range(len(self.layers)), self.enter(tokens), dtype, after, packing)
         return self.norm_f(residual), after
+
+    def hidden_packed(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype, *, ends_only: bool) -> Tensor:
+        """Give the hidden states of sequences laid end to end in ``tokens (1, l)``.
+
+        Of each sequence's last token, ``(len(lengths), d)`` float32; or of all tokens, ``(l, d)``.
+        """
+        packing = Packing.of(lengths, self.config.d_conv, tokens.device)
+        states: list[LayerState | None] = [None] * len(self.layers)
+        residual = self.read_layers(range(len(self.layers)), self.enter(tokens), dtype, states, packing)[0]
+        if ends_only:
+            # Picked before the norm: only these are needed, and there are hundreds of others for each.
+            residual = residual[to_device(torch.tensor(lengths), tokens.device).cumsum(0) - 1]
+        hidden: Tensor = self.norm_f(residual)
+        return hidden
+
+    def hidden_on(
+        self, tokens: Tensor, states: list[LayerState | None], dtype: torch.dtype, places: Tensor | None
+    ) -> Tensor:
+        """Give the hidden states of ``tokens (1, l)``, read on from ``states``, which are replaced by the new ones.
+
+        At ``places (n)``, ``(n, d)`` float32; or of all tokens, ``(l, d)``.
+        """
+        residual = self.read_layers(range(len(self.layers)), self.enter(tokens), dtype, states)[0]
+        hidden: Tensor = self.norm_f(residual if places is None else residual[places])
+        return hidden
 
     def enter(self, tokens: Tensor) -> Tensor:
         """Give what the first layer reads: ``(b, l)`` to ``(b, l, d)`` float32."""

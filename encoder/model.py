@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from encoder.mamba import Mamba
 from encoder.mixers import LayerState
 from encoder.model_config import ModelConfig
-from encoder.packing import Packing, rows_of_like_length
+from encoder.packing import Packing, rows_of_like_length, to_device
 
 
 class EncoderModel(nn.Module):
@@ -85,16 +85,15 @@ class EncoderModel(nn.Module):
         """Embed sequences laid end to end in ``tokens (1, l)``: ``(len(lengths), d)`` float32, each row of length 1."""
         if self.config.architecture == "transformer":
             return self._embed_as_rows(tokens[0], lengths, dtype)
-        n_layers, norm_f = self.config.n_layers, self.backbone.norm_f
-        packing = Packing.of(lengths, self.config.d_conv, tokens.device)
-        entered = self.backbone.enter(tokens)
-        residual = self.backbone.read_layers(range(n_layers), entered, dtype, [None] * n_layers, packing)
-        counts = torch.tensor(lengths, device=tokens.device)
-        if self.config.pooling == "mean":
-            owners = torch.repeat_interleave(torch.arange(len(lengths), device=tokens.device), counts)
-            sums = residual.new_zeros(len(lengths), residual.shape[-1]).index_add_(0, owners, norm_f(residual[0]))
-            return self.finish(sums / counts[:, None])
-        return self.finish(norm_f(residual[0, counts.cumsum(0) - 1]))
+        mean = self.config.pooling == "mean"
+        hidden = self.backbone.hidden_packed(tokens, lengths, dtype, ends_only=not mean)
+        if not mean:
+            return self.finish(hidden)
+        counts = to_device(torch.tensor(lengths), tokens.device)
+        numbers = torch.arange(len(lengths), device=tokens.device)
+        owners = torch.repeat_interleave(numbers, counts, output_size=len(hidden))
+        sums = hidden.new_zeros(len(lengths), hidden.shape[-1]).index_add_(0, owners, hidden)
+        return self.finish(sums / counts[:, None])
 
     def _embed_as_rows(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Embed sequences laid end to end in ``tokens (l,)`` row by row: attention in one row would be quadratic."""

@@ -13,6 +13,42 @@ import torch
 from torch import Tensor
 
 _PADDING_MAX = 1 / 8
+SHORT_TOKENS_MAX = 64
+_SHORT_PADDING_MAX = 1 / 2
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedTexts:
+    """Which token stands where when each of some short sequences, laid end to end, has a row of its own.
+
+    ``t`` counts the tokens, ``r`` the cells of the rows, ``b`` times ``l``. A cell behind a sequence's end holds its
+    last token again. One sequence alone stands as it is: there ``cells`` is None, and the other tensors are empty.
+    """
+
+    lengths: tuple[int, ...]
+    shape: tuple[int, int]  # b, l: as many rows as sequences, as wide as the longest
+    tokens: Tensor  # (r,) the token in each cell
+    spaced: Tensor  # (r,) its place where k - 1 more stand between each sequence and the next
+    cells: Tensor | None  # (t,) the cell of each token
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], taps: int) -> PaddedTexts | None:
+        """Give each sequence a row, or None where one is long, or more than half of the cells would be padding."""
+        rows, width = len(lengths), max(lengths)
+        if width > SHORT_TOKENS_MAX or sum(lengths) < (1 - _SHORT_PADDING_MAX) * rows * width:
+            return None
+        if rows == 1:
+            nothing = torch.empty(0, dtype=torch.int64)
+            return cls(lengths=tuple(lengths), shape=(1, width), tokens=nothing, spaced=nothing, cells=None)
+        counts, column = torch.tensor(lengths)[:, None], torch.arange(width)
+        tokens = counts.cumsum(0) - counts + torch.minimum(column, counts - 1)  # (b, l)
+        return cls(
+            lengths=tuple(lengths),
+            shape=(rows, width),
+            tokens=tokens.flatten(),
+            spaced=(tokens + (taps - 1) * torch.arange(rows)[:, None]).flatten(),
+            cells=(column < counts).flatten().nonzero()[:, 0],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +60,7 @@ class Packing:
     edges: Tensor  # (m,) places of the tokens near the start of a sequence
     sources: Tensor  # (m, k) places that an edge's convolution reads, oldest first, itself last
     inside: Tensor  # (m, k) bool: whether a source lies in the edge's own sequence
+    padded: PaddedTexts | None = None  # on a CPU, where all sequences are short and of like length
 
     @classmethod
     def of(cls, lengths: Sequence[int], taps: int, device: torch.device | str = "cpu") -> Packing:
@@ -37,10 +74,11 @@ class Packing:
         inside = sources >= starts[1:].repeat_interleave(near.sum(1))[:, None]
         return cls(
             lengths=tuple(lengths),
-            seq_idx=seq_idx[None].to(device),
-            edges=edges.to(device),
-            sources=sources.clamp_min(0).to(device),
-            inside=inside.to(device),
+            seq_idx=to_device(seq_idx[None], device),
+            edges=to_device(edges, device),
+            sources=to_device(sources.clamp_min(0), device),
+            inside=to_device(inside, device),
+            padded=PaddedTexts.of(lengths, taps) if torch.device(device).type == "cpu" else None,
         )
 
     @classmethod
@@ -65,6 +103,13 @@ class Packing:
         if not self.lengths:
             return replace(self, seq_idx=self.seq_idx.flip(1))
         return Packing.of(self.lengths[::-1], self.sources.shape[1], self.seq_idx.device)
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Give a tensor of the CPU on ``device``; the caller does not wait for a GPU that is still at something else."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def rows_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.document_slices import TokenIds
 from encoder.errors import CheckpointError
 from encoder.interface import EncodedDocument, Encoder, EncoderInfo
 from encoder.passage_text import join_passage
@@ -129,13 +130,13 @@ class ChunksInOnePass:
         return replace(read, embeddings=read.embeddings[len(repeated) :])
 
     async def _encode_document(
-        self, encoder: Encoder, passages: Sequence[Sequence[int]], *, state: bytes | None, keep_state: bool
+        self, encoder: Encoder, passages: Sequence[TokenIds], *, state: bytes | None, keep_state: bool
     ) -> EncodedDocument:
-        ids = np.concatenate([np.array(passage, np.int64) for passage in passages])
+        ids = np.concatenate([np.asarray(passage, np.int64) for passage in passages])
         ends = np.cumsum([len(passage) for passage in passages])
         return await encoder.encode_document(ids, ends, state=state, keep_state=keep_state)
 
-    def _tokenize(self, documents: Sequence[ChunkedDocument]) -> list[list[list[int]]]:
+    def _tokenize(self, documents: Sequence[ChunkedDocument]) -> list[list[NDArray[np.int32]]]:
         """Give the token ids of every passage of every document."""
         texts = [join_passage(document.title, text) for document in documents for text in document.texts]
         ids = iter(self._tokenizer.encode_batch(texts))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from encoder.errors import IndexUnavailable, MambaSearchError
 from ingest.index.interface import DocumentRecord, VectorIndex
@@ -90,6 +89,7 @@ class Committer:
 def _record(slot: Slot) -> DocumentRecord:
     document, growth = slot.document, slot.growth
     assert document is not None
+    assert slot.ingested_at is not None
     return DocumentRecord(
         tenant=slot.key.tenant,
         document_id=slot.key.document_id,
@@ -102,6 +102,6 @@ def _record(slot: Slot) -> DocumentRecord:
         char_count=len(document.text),
         content_hash=slot.content_hash,
         metadata_hash=slot.metadata_hash,
-        ingested_at=datetime.now(UTC),
+        ingested_at=slot.ingested_at,
         earlier=growth.segments if growth else (),
     )

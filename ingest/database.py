@@ -96,7 +96,8 @@ def open_engine(url: str) -> sa.Engine:
     if kind == "sqlite":
         options["connect_args"] = {"check_same_thread": False}
     try:
-        engine = sa.create_engine(parsed, **options)
+        # Its messages and logs would quote what callers sent.
+        engine = sa.create_engine(parsed, hide_parameters=True, **options)
     except ModuleNotFoundError as error:
         raise InvalidInput(
             "journal_url", f"journal_url needs the package {error.name}; install mamba-search[postgres]."

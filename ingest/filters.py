@@ -21,12 +21,12 @@ from ingest.documents import (
     SOURCE_CHARS_MAX,
     MetadataValue,
 )
+from ingest.index.fields import METADATA
 from ingest.index.interface import DocumentRecord
 
 DEPTH_MAX = 8
 PARTS_MAX = 128
 VALUES_MAX = 256
-METADATA = "metadata."
 # The type of each field that every document has; those of metadata may have any.
 RECORD_FIELDS = {"document_id": "text", "title": "text", "source": "text", "ingested_at": "time"}
 
@@ -198,6 +198,8 @@ def _check_values(field: str, values: Sequence[Scalar]) -> None:
                 f"{field} is compared with {str(value)[:60]!r}; give a text, a finite number, yes or no, or a time."
             )
             raise InvalidInput(place, message)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InvalidInput(place, f"{field} is compared with {str(value)[:60]}, which is beyond 64 bits.")
         if isinstance(value, datetime) and value.utcoffset() != timedelta(0):
             raise InvalidInput(place, f"{field} is compared with {value}, which is not a time in UTC.")
         if expected and kind != expected:

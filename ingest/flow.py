@@ -42,7 +42,7 @@ class Stages:
     # each other.
     hold: Callable[[Sequence[Item], Callable[[], Awaitable[None]]], Awaitable[list[Slot]]]
     prepare: Callable[[Sequence[Slot]], Awaitable[None]]
-    write: Callable[[Batch], Coroutine[None, None, None]]
+    write: Callable[[Batch[Slot]], Coroutine[None, None, None]]
     settle: Callable[[Sequence[Slot]], Awaitable[None]]  # and lets go of them
     let_go: Callable[[Sequence[Slot]], None]
 
@@ -50,7 +50,7 @@ class Stages:
 class Flow:
     """One stream's documents under way. :meth:`close` ends its tasks, and lets go of what is not settled."""
 
-    def __init__(self, ahead: ReadAhead, batcher: Batcher, stages: Stages) -> None:
+    def __init__(self, ahead: ReadAhead, batcher: Batcher[Slot], stages: Stages) -> None:
         self._ahead = ahead
         self._batcher = batcher
         self._stages = stages
@@ -176,7 +176,7 @@ class Flow:
             found.append(self._slots.popleft())
         return found
 
-    async def _start(self, batch: Batch) -> None:
+    async def _start(self, batch: Batch[Slot]) -> None:
         if batch:
             await self._batches.acquire()
             self._begin(self._stages.write(batch)).add_done_callback(lambda _: self._batches.release())

@@ -8,11 +8,13 @@ the new one; what a crash leaves behind stands in the journal, for ``ingest.coll
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
+from encoder.call_context import root_span
 from encoder.errors import FingerprintMismatch, MambaSearchError, NotFound
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
@@ -30,7 +32,8 @@ from ingest.preparing import Preparer, checked
 from ingest.read_ahead import Item, reading_ahead
 from ingest.receipts import Progress, Receipt
 from ingest.retrying import RETRY_DELAYS_S, with_retries
-from ingest.slots import Batcher, Slot
+from ingest.slots import Batch, Batcher, Slot
+from ingest.staging import OnStage, staged, untold
 from ingest.states import StateStore
 from ingest.writing import Writer
 
@@ -59,11 +62,13 @@ class Ingestor:
         batch_tokens_max: int = BATCH_TOKENS_MAX,
         collect_after_s: float = COLLECT_AFTER_S,
         on_progress: Callable[[Progress], None] | None = None,
+        on_stage: OnStage = untold,
         retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
     ) -> None:
         """Chunks are encoded alone unless ``chunk_encoder`` says otherwise, and cut here unless ``cutter`` does.
 
-        ``cutter`` has to cut as ``chunker`` does; ``states`` are of documents that grow.
+        ``cutter`` has to cut as ``chunker`` does; ``states`` are of documents that grow. ``on_stage`` is told how long
+        each group of documents took to prepare and commit, and each batch of chunks to encode and write.
         """
         self._encoder = encoder
         self._index = index
@@ -74,6 +79,7 @@ class Ingestor:
         self._batch_tokens_max = batch_tokens_max
         self._collect_after_s = collect_after_s
         self._on_progress = on_progress
+        self._on_stage = on_stage
         self._retry_delays_s = retry_delays_s
         self._locks = DocumentLocks()
         self._preparer = Preparer(index, journal, cutter or CutterHere(chunker), self._retry)
@@ -86,13 +92,21 @@ class Ingestor:
             self._retry,
             self._report_encoded,
             self._report_written,
+            on_stage,
             growing=growing,
             cut_whole=self._preparer.cut_whole,
         )
         self._committer = Committer(index, journal, self._retry, collect_after_s)
-        self._stages = Stages(self._hold, self._prepare, self._writer.write, self._settle, self._let_go)
+        self._stages = Stages(self._hold, self._prepare, self._write, self._settle, self._let_go)
         self.progress = Progress()
+        self._held_since: dict[int, float] = {}  # of documents without a receipt, the oldest first
         self.last_trouble = ""  # for which something was tried again; progress.retries counts how often
+
+    @property
+    def oldest_s(self) -> float:
+        """Say how long the oldest document that has no receipt has waited for it; 0 where there is none."""
+        since = next(iter(self._held_since.values()), None)
+        return 0.0 if since is None else time.monotonic() - since
 
     async def ingest(self, document: Document) -> Receipt:
         """Ingest one document; raises what it was rejected for, and what :meth:`ingest_all` raises."""
@@ -115,7 +129,7 @@ class Ingestor:
         info = await self._retry(self._encoder.info)
         self._check_encoder(info)
         chunks_max = max(BATCH_CHUNKS_MAX, self._batch_tokens_max // BATCH_CHUNK_TOKENS)
-        batcher = Batcher(
+        batcher = Batcher[Slot](
             min(chunks_max, info.batch_size_max),
             self._batch_tokens_max,
             whole_documents=self._chunk_encoder.reads_whole_documents,
@@ -165,22 +179,30 @@ class Ingestor:
 
     async def _hold(self, group: Sequence[Item], before_waiting: Callable[[], Awaitable[None]]) -> list[Slot]:
         slots = [checked(item) for item in group]
+        now = time.monotonic()
         keys = _keys(slots)
         if not self._locks.try_take(keys):
             await before_waiting()
             await self._locks.take(keys)
+        self._held_since |= {id(slot): now for slot in slots}
         return slots
 
     async def _prepare(self, slots: Sequence[Slot]) -> None:
-        await self._preparer.prepare(slots)
+        with staged("prepare", self._on_stage, count=len(slots), alone=True):
+            await self._preparer.prepare(slots)
         self._report(
             bytes_cut=self.progress.bytes_cut + sum(slot.text_bytes for slot in slots),
             chunks_cut=self.progress.chunks_cut + sum(len(slot.chunks) for slot in slots),
         )
 
+    async def _write(self, batch: Batch[Slot]) -> None:
+        with root_span("ingest batch", {"count": len(batch)}):
+            await self._writer.write(batch)
+
     async def _settle(self, slots: Sequence[Slot]) -> None:
         try:
-            await self._committer.settle(slots)
+            with staged("commit", self._on_stage, count=len(slots), alone=True):
+                await self._committer.settle(slots)
         finally:
             self._let_go(slots)
         for slot in slots:
@@ -188,6 +210,8 @@ class Ingestor:
 
     def _let_go(self, slots: Sequence[Slot]) -> None:
         """Let others have documents; what has begun and not ended is settled by whoever clears away."""
+        for slot in slots:
+            self._held_since.pop(id(slot), None)
         self._journal.let_go(Attempt(slot.key, slot.generation) for slot in slots)
         self._locks.release(_keys(slots))
 

@@ -59,7 +59,7 @@ class Preparer:
         fences = await self._retry(lambda: self._index.get_fences([slot.key for slot in new]))
         generations = await self._retry(lambda: self._journal.begin([slot.key for slot in new], fences))
         for slot in new:
-            slot.generation = generations[slot.key]
+            slot.begin(generations[slot.key])
 
     async def _compare(self, slot: Slot, record: DocumentRecord, *, under_way: bool) -> None:
         """Choose between nothing, new metadata, what has been added, and all.

@@ -52,7 +52,7 @@ class LoadError:
     """Something that could not be read as a document."""
 
     source: str  # the file, and the line where it has lines
-    error: InvalidInput
+    error: MambaSearchError
     document_id: str = ""  # where it is known
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from encoder.errors import InvalidInput, MambaSearchError
 from ingest.chunking import Chunk
 from ingest.documents import Document
+from ingest.index.fields import DocumentFields, make_fields
 from ingest.index.interface import DocumentKey, DocumentRecord, IndexedChunk, SparseVector, StoredChunk
 from ingest.receipts import Outcome, Receipt, Stage
 
@@ -31,9 +34,18 @@ class Slot:
     title: str = ""
     chunks: Sequence[Chunk] = ()
     sparse: Sequence[SparseVector] = ()  # of each chunk
+    ingested_at: datetime | None = None  # given with the generation
+    fields: DocumentFields | None = None  # what its chunks carry, as its record will say
     outstanding: int = 0  # chunks neither written nor given up
     error: MambaSearchError | None = None  # found while encoding
     receipt: Receipt | None = None
+
+    def begin(self, generation: int) -> None:
+        """Take a generation, and say what its chunks are to carry."""
+        document = self.document
+        assert document is not None
+        self.generation, self.ingested_at = generation, datetime.now(UTC)
+        self.fields = make_fields(document.title, document.source, document.metadata, self.ingested_at)
 
     @property
     def growing(self) -> bool:
@@ -82,7 +94,7 @@ class Slot:
 
     def indexed(self, chunk: Chunk, embedding: NDArray[np.float32]) -> IndexedChunk:
         """Say what the index gets of one of its chunks; ``embedding`` is ``(d,)``."""
-        return IndexedChunk(self.stored(chunk), embedding, self.sparse[chunk.chunk_index])
+        return IndexedChunk(self.stored(chunk), embedding, self.sparse[chunk.chunk_index], self.fields)
 
     def stored(self, chunk: Chunk) -> StoredChunk:
         """Say what the index keeps of one of its chunks."""
@@ -101,10 +113,23 @@ class Slot:
         )
 
 
-Batch = list[tuple[Slot, Chunk]]
+class Cut(Protocol):
+    """A document that is cut."""
+
+    @property
+    def chunks(self) -> Sequence[Chunk]:
+        """Its chunks, in order."""
+
+    @property
+    def growing(self) -> bool:
+        """Say whether it may grow."""
 
 
-class Batcher:
+_Document = TypeVar("_Document", bound=Cut)
+Batch = list[tuple[_Document, Chunk]]
+
+
+class Batcher(Generic[_Document]):
     """Joins the chunks of several documents, in order, up to a number of chunks and of tokens.
 
     A part that is over a limit on its own (a chunk, or a document where those stay whole) is a batch of its own. So is
@@ -115,17 +140,17 @@ class Batcher:
         self._size_max = size_max
         self._tokens_max = tokens_max
         self._whole_documents = whole_documents
-        self._batch: Batch = []
+        self._batch: Batch[_Document] = []
         self._tokens = 0
 
-    def add(self, slots: Iterable[Slot]) -> Iterator[Batch]:
+    def add(self, documents: Iterable[_Document]) -> Iterator[Batch[_Document]]:
         """Take documents, and give the batches that are full."""
-        for slot in slots:
-            chunks = [(slot, chunk) for chunk in slot.chunks]
+        for document in documents:
+            chunks = [(document, chunk) for chunk in document.chunks]
             for part in [chunks] if self._whole_documents and chunks else [[chunk] for chunk in chunks]:
                 tokens = sum(chunk.token_count for _, chunk in part)
                 full = len(self._batch) + len(part) > self._size_max or self._tokens + tokens > self._tokens_max
-                apart = self._whole_documents and slot.growing
+                apart = self._whole_documents and document.growing
                 if (full or apart) and self._batch:
                     yield self.rest()
                 self._batch += part
@@ -133,17 +158,17 @@ class Batcher:
                 if apart:
                     yield self.rest()
 
-    def rest(self) -> Batch:
+    def rest(self) -> Batch[_Document]:
         """Give what has not filled a batch; empty where there is nothing."""
         batch, self._batch, self._tokens = self._batch, [], 0
         return batch
 
 
-def split_by_document(batch: Batch) -> list[Batch]:
+def split_by_document(batch: Batch[_Document]) -> list[Batch[_Document]]:
     """Divide a batch into one a document, in order."""
-    found: dict[int, Batch] = {}
-    for slot, chunk in batch:
-        found.setdefault(id(slot), []).append((slot, chunk))
+    found: dict[int, Batch[_Document]] = {}
+    for document, chunk in batch:
+        found.setdefault(id(document), []).append((document, chunk))
     return list(found.values())
 
 

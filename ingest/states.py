@@ -54,8 +54,7 @@ class StateStore:
 
     def save(self, read: ReadSoFar, state: bytes, *, keep: int) -> None:
         """Keep a state; of the document's others only that of the generation ``keep``, which is visible until then."""
-        header = {**_header(read), "digest": _digest(state)}
-        data = json.dumps(header).encode() + b"\n"
+        data = _first_line(read, state)
         path = self._path(read.key, read.generation)
         draft = path.with_name(f"{uuid.uuid4().hex}.new")
         try:
@@ -81,12 +80,12 @@ class StateStore:
             if path.stat().st_mtime < self._now() - self._keep_s:
                 return None
             with path.open("rb") as file:
-                header = json.loads(file.readline())
+                line = file.readline()
                 state = file.read()
-            if header != {**_header(read), "digest": _digest(state)}:
+            if line != _first_line(read, state):
                 return None
             self._touch(path)
-        except (OSError, ValueError):
+        except OSError:
             return None
         return state
 
@@ -128,8 +127,9 @@ def open_states(data_dir: Path, *, bytes_max: int, keep_s: float) -> StateStore 
     return StateStore(data_dir / STATES_FOLDER, bytes_max=bytes_max, keep_s=keep_s)
 
 
-def _header(read: ReadSoFar) -> dict[str, object]:
-    return {
+def _first_line(read: ReadSoFar, state: bytes) -> bytes:
+    """Say what a file holds: it is compared as bytes, so that no damage is overlooked."""
+    header = {
         "format": _FORMAT,
         "fingerprint": read.fingerprint,
         "tenant": read.key.tenant,
@@ -137,7 +137,9 @@ def _header(read: ReadSoFar) -> dict[str, object]:
         "generation": read.generation,
         "chunk_count": read.chunk_count,
         "char_end": read.char_end,
+        "digest": _digest(state),
     }
+    return json.dumps(header).encode() + b"\n"
 
 
 def _name(key: DocumentKey) -> str:

@@ -16,6 +16,7 @@ from ingest.index.interface import BATCH_CHUNKS_MAX, VectorIndex
 from ingest.journal import Attempt, Journal
 from ingest.preparing import Retry
 from ingest.slots import Batch, Slot, named, split_by_document
+from ingest.staging import OnStage, staged
 
 
 class Writer:
@@ -30,14 +31,15 @@ class Writer:
         retry: Retry,
         on_encoded: Callable[[int, int], None],
         on_written: Callable[[int, int], None],
+        on_stage: OnStage,
         *,
         growing: GrowingEncoder | None,
         cut_whole: Callable[[Slot], Awaitable[None]],
     ) -> None:
         """``on_encoded`` and ``on_written`` are told how many chunks and tokens have been encoded, and written.
 
-        ``growing`` encodes documents that may grow, where those are read whole; each is a batch then. One that cannot
-        be added to is cut anew by ``cut_whole``.
+        ``on_stage`` is told how long each batch took. ``growing`` encodes documents that may grow, where those are read
+        whole; each is a batch then. One that cannot be added to is cut anew by ``cut_whole``.
         """
         self._encoder = encoder
         self._chunk_encoder = chunk_encoder
@@ -46,10 +48,11 @@ class Writer:
         self._retry = retry
         self._on_encoded = on_encoded
         self._on_written = on_written
+        self._on_stage = on_stage
         self._growing = growing
         self._cut_whole = cut_whole
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: Batch[Slot]) -> None:
         """Encode and write a batch; where it is refused, each document alone, to find the one at fault."""
         for slot, _ in batch:
             if slot.error is None and not self._journal.holds(Attempt(slot.key, slot.generation)):
@@ -82,14 +85,16 @@ class Writer:
             slot.outstanding -= 1
         self._on_written(len(batch), sum(chunk.token_count for _, chunk in batch))
 
-    async def _write(self, batch: Batch) -> None:
-        embeddings = await self._retry(lambda: self._encode(batch))
+    async def _write(self, batch: Batch[Slot]) -> None:
+        with staged("encode", self._on_stage, count=len(batch)):
+            embeddings = await self._retry(lambda: self._encode(batch))
         self._on_encoded(len(batch), sum(chunk.token_count for _, chunk in batch))
         points = [slot.indexed(chunk, row) for (slot, chunk), row in zip(batch, embeddings, strict=True)]
-        for start in range(0, len(points), BATCH_CHUNKS_MAX):
-            await self._retry(partial(self._index.upsert_chunks, points[start : start + BATCH_CHUNKS_MAX]))
+        with staged("write", self._on_stage, count=len(batch)):
+            for start in range(0, len(points), BATCH_CHUNKS_MAX):
+                await self._retry(partial(self._index.upsert_chunks, points[start : start + BATCH_CHUNKS_MAX]))
 
-    async def _encode(self, batch: Batch) -> NDArray[np.float32]:
+    async def _encode(self, batch: Batch[Slot]) -> NDArray[np.float32]:
         slot = batch[0][0]
         if self._growing and slot.growing:
             return await self._growing.encode(slot)

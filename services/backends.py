@@ -10,18 +10,23 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from encoder.call_context import trace_with
 from encoder.client import EncoderClient
-from encoder.errors import EncoderUnavailable, IndexMoved, MambaSearchError, TimedOut
+from encoder.errors import EncoderUnavailable, IndexMoved, MambaSearchError, Overloaded, TimedOut
 from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder, EncoderInfo
-from ingest.index.interface import VectorIndex
+from ingest.index.interface import IndexStats, VectorIndex
 from ingest.index.opening import open_index
 from services.grpc_server import GrpcServer
+from services.setting_groups import EncoderTargetSettings
 from services.settings import BackendSettings
 
 # How often both are asked whether they answer, and how long they may take.
 CHECK_PERIOD_S = 1.0
 CHECK_TIMEOUT_S = 5.0
+# Requests at once to the encoder; others wait for them to end. Ray Serve's proxy ends what is above 1000 and not begun
+# with CANCELLED, in which nobody can see that it is to come again.
+ENCODER_CALLS_MAX = 256
 
 OpenIndex = Callable[[int, str], Awaitable[VectorIndex]]  # dimension and fingerprint to an index
 
@@ -45,7 +50,9 @@ class Backends(Generic[_Made]):
         open_index: OpenIndex,
         make: Callable[[Encoder, VectorIndex], _Made],
         chunker_fingerprint: str,
+        on_stats: Callable[[IndexStats], None] | None = None,
     ) -> None:
+        self._on_stats = on_stats
         self._encoder = encoder
         self._open_index = open_index
         self._make = make
@@ -58,6 +65,11 @@ class Backends(Generic[_Made]):
         self._retired: VectorIndex | None = None  # searches that began before it was exchanged may still ask it
         self._problem: MambaSearchError | None = EncoderUnavailable("The service is starting; try again in a moment.")
 
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, which may be away."""
+        return self._encoder
+
     def get(self) -> _Made:
         """Give what was made; raises why there is nothing."""
         if self._made is None:
@@ -67,6 +79,7 @@ class Backends(Generic[_Made]):
 
     async def watch(self, tell: Callable[[bool], Awaitable[None]]) -> None:
         """Check again and again, and tell whether all is well each time that this changes."""
+        trace_with(None)  # nobody looks for the traces of these checks
         told: str | None = None
         while True:
             problem = await self.check()
@@ -81,8 +94,12 @@ class Backends(Generic[_Made]):
             await asyncio.sleep(CHECK_PERIOD_S)
 
     async def check(self) -> MambaSearchError | None:
-        """Ask both whether they answer, and connect what is not; give what is wrong, None where nothing is."""
-        self._problem = await self._check()
+        """Ask both whether they answer, and connect what is not; give what is wrong, None where nothing is.
+
+        One that refuses because it is full does answer: its callers are told so, each for itself.
+        """
+        problem = await self._check()
+        self._problem = None if isinstance(problem, Overloaded) and self._made is not None else problem
         return self._problem
 
     async def close(self) -> None:
@@ -140,41 +157,54 @@ class Backends(Generic[_Made]):
         if self._index is None:
             return None
         try:
-            await self._index.stats()
+            stats = await self._index.stats()
+        except Overloaded as error:
+            return error
         except MambaSearchError as error:
             self._lost_index, self._moved = True, isinstance(error, IndexMoved)
             return error
         self._lost_index = False
+        if self._on_stats:
+            self._on_stats(stats)
         return None
+
+
+def encoder_service(settings: EncoderTargetSettings, *, timeout_s: float, requests_max: int) -> EncoderClient:
+    """Make the client of the encoder service that settings name; call it inside the event loop."""
+    return EncoderClient(
+        settings.encoder_target,
+        query_application=settings.encoder_query_application,
+        passage_application=settings.encoder_passage_application,
+        timeout_s=timeout_s,
+        concurrency_max=min(requests_max, ENCODER_CALLS_MAX),
+        token=settings.shown_token(),
+    )
 
 
 def make_backends(
     settings: BackendSettings,
+    encoder: Encoder,
     make: Callable[[Encoder, VectorIndex], _Made],
     chunker_fingerprint: str,
     *,
-    encoder_timeout_s: float,
-    requests_max: int,
+    on_stats: Callable[[IndexStats], None] | None = None,
 ) -> Backends[_Made]:
-    """Make the backends that settings name; call it inside the event loop."""
-    encoder = EncoderClient(
-        settings.encoder_target,
-        query_application=settings.encoder_query_application,
-        passage_application=settings.encoder_passage_application,
-        timeout_s=encoder_timeout_s,
-        concurrency_max=requests_max,
-    )
+    """Make the backends that settings name, and take over ``encoder``.
+
+    ``on_stats`` is told the size of the index each time that it is asked whether it answers.
+    """
 
     async def open_named(dimension: int, fingerprint: str) -> VectorIndex:
         return await open_index(
             dimension=dimension,
             fingerprint=fingerprint,
-            qdrant_url=settings.qdrant_url,
+            qdrant=settings.qdrant_server(),
             qdrant_collection=settings.qdrant_collection,
             target=settings.index_target,
+            token=settings.index_token.get_secret_value() if settings.index_token else None,
         )
 
-    return Backends(encoder, open_named, make, chunker_fingerprint)
+    return Backends(encoder, open_named, make, chunker_fingerprint, on_stats)
 
 
 async def serve_until(stop: asyncio.Event, server: GrpcServer, host: str, port: int, backends: Backends[_Made]) -> None:

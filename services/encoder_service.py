@@ -1,4 +1,4 @@
-"""The encoder service: replicas of :class:`EncoderReplica` behind Ray Serve's gRPC proxy, in a Ray of its own.
+"""The encoder service: replicas of :class:`ObservedReplica` behind Ray Serve's gRPC proxy, in a Ray of its own.
 
 One model for both roles is one application, "encoder"; two models are two, "query-encoder" and "passage-encoder", and
 callers choose with the metadata key ``application``. Run with ``python -m services.encoder_service``; on a Ray cluster,
@@ -17,30 +17,39 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from encoder.errors import CheckpointError, MambaSearchError, Unavailable
 from encoder.hub import local_folder
-from services.encoder_factory import EncoderFactory, LocalEncoderFactory
-from services.encoder_replica import EncoderReplica
-from services.encoder_watch import watch
-from services.local_machine import check_port, free_port, ray_directory, target_of
-from services.model_folder import check_model
-from services.process_tree import adopt_orphans, descendants, kill_descendants
+from services.encoding.factory import EncoderFactory, LocalEncoderFactory
+from services.encoding.model_folder import check_model
+from services.encoding.observed import ObservedReplica
+from services.encoding.replica import ReplicaRules
+from services.encoding.scheduler import Limits
+from services.encoding.watch import watch
+from services.machine.local_machine import check_port, free_port, ray_directory, target_of
+from services.machine.process_tree import adopt_orphans, descendants, kill_descendants
+from services.observing.logs import configure_logging
+from services.observing.replica import ReplicaObserving
+from services.setting_groups import ObservingSettings
 from services.settings import EncoderSettings
 from services.status import exit_code
-from services.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from ray.serve import Application
     from ray.serve._private.grpc_util import gRPCGenericServer
 
 SERVICER_FUNCTIONS = (
-    "mambasearch.v1.encoder_pb2_grpc.add_EncoderServiceServicer_to_server",
-    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+    "services.encoding.servicers.add_encoder_service",
+    "services.encoding.servicers.add_health_service",
 )
-# A query waits for the turn under way: eight passages of 256 tokens are a fifth of a second on two CPU cores.
-PASSAGES_PER_TURN_CPU, PASSAGES_PER_TURN_GPU = 8, 256
+# On a GPU a query waits for the batches under way, two at most; on a CPU for none. A GPU has its next batch while it
+# reads one, so that larger ones would make queries wait longer and keep it no busier.
+BATCH_TOKENS_CPU, BATCH_TOKENS_GPU = 2048, 65_536
+# A replica is replaced when it was found unwell three times in a row: 15 to 20 s after it stopped answering. A busy one
+# answers within seconds, from its event loop (canary.WAIT_MAX_S).
+_HEALTH_PERIOD_S, _HEALTH_TIMEOUT_S = 5.0, 5.0
+_SCALING_POLICY = "services.encoding.autoscaling:QueuedTokensPolicy"
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -81,6 +90,8 @@ def local_factory(settings: EncoderSettings, folder: Path, *, models: int) -> Lo
         device=settings.encoder_device,
         threads=settings.encoder_threads,
         replicas=settings.encoder_num_replicas * models,
+        beside_queries=True,
+        eight_bits=settings.encoder_eight_bits,
     )
 
 
@@ -90,24 +101,45 @@ def build_application(name: str, factory: EncoderFactory, settings: EncoderSetti
 
     deployment = serve.deployment(
         name=name,
-        num_replicas=settings.encoder_num_replicas,
+        **_replicas(settings),
         ray_actor_options={"num_cpus": 0, "num_gpus": num_gpus},
         max_ongoing_requests=settings.encoder_max_ongoing_requests,
-        max_queued_requests=settings.encoder_max_queued_requests,
+        # Looser than the replicas' own limits, which say when to come again: a burst waits until it is handed out.
+        max_queued_requests=settings.encoder_max_ongoing_requests,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=10,
         max_constructor_retry_count=1,
         logging_config=dict(_QUIET),
-    )(EncoderReplica)
-    application: Application = deployment.bind(
-        factory,
-        application_name,
-        waiting_max=settings.encoder_max_queued_requests,
+    )(ObservedReplica)
+    limits = Limits(
+        batch_tokens=settings.encoder_batch_tokens or (BATCH_TOKENS_GPU if num_gpus else BATCH_TOKENS_CPU),
+        requests_max=settings.encoder_max_queued_requests,
+        tokens_max=settings.encoder_max_queued_tokens,
         documents_max=settings.encoder_documents_max,
-        passages_per_turn=settings.encoder_passages_per_turn
-        or (PASSAGES_PER_TURN_GPU if num_gpus else PASSAGES_PER_TURN_CPU),
-        log_level=settings.log_level,
     )
+    rules = ReplicaRules(limits, settings.shown_token())
+    application: Application = deployment.bind(replica_observing(settings), factory, application_name, rules)
     return application
+
+
+def replica_observing(settings: EncoderSettings) -> ReplicaObserving:
+    """Say how replicas are to be observed; what else there is to know of this process stays here."""
+    ours = {name: getattr(settings, name) for name in ObservingSettings.model_fields}
+    return ReplicaObserving(ObservingSettings.model_construct(**ours), settings.encoder_metrics_port)
+
+
+def _replicas(settings: EncoderSettings) -> dict[str, Any]:
+    """Give Serve's options for a fixed number of replicas, or for one that follows the waiting tokens."""
+    least, most = settings.encoder_num_replicas, settings.encoder_max_replicas or settings.encoder_num_replicas
+    if least == most:
+        return {"num_replicas": least}
+    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+
+    policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]
+        policy_function=_SCALING_POLICY, policy_kwargs={"tokens_per_replica": settings.encoder_tokens_per_replica}
+    )
+    return {"autoscaling_config": AutoscalingConfig(min_replicas=least, max_replicas=most, policy=policy)}
 
 
 def factories(settings: EncoderSettings) -> dict[str, tuple[str, EncoderFactory]]:
@@ -290,7 +322,7 @@ def main() -> int:
 
     try:
         settings = EncoderSettings.load()
-        configure_logging("encoder", settings.log_level)
+        configure_logging("encoder", settings.log_level, settings.log_format)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: _end(stop))
         # Ray takes over the signals of the thread that starts it if that is the main one, and does not bear an

@@ -54,7 +54,11 @@ async def load_encoder(settings: CommandSettings) -> Encoder:
             "mamba-search[encoder], or ask a running service."
         ) from error
     return await asyncio.to_thread(
-        LocalEncoder.load, settings.model, device=settings.encoder_device, threads=settings.encoder_threads
+        LocalEncoder.load,
+        settings.model,
+        device=settings.encoder_device,
+        threads=settings.encoder_threads,
+        eight_bits=settings.encoder_eight_bits,
     )
 
 

@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import grpc
-from mambasearch.v1 import index_pb2, index_pb2_grpc
+from mambasearch.v1 import index_pb2, index_pb2_grpc, index_search_pb2
 
-from encoder.errors import IndexUnavailable, InvalidInput, MambaSearchError
+from encoder.errors import IndexUnavailable, InvalidInput
 from ingest.index import wire
 from ingest.index.data_directory import read_manifest
-from ingest.index.embedded import EmbeddedIndex
 from ingest.index.gathering import TOGETHER_MAX
+from ingest.index.written import WrittenIndex
+from services.door.door import service_door
+from services.door.owner_token import write_owner_token
 from services.grpc_server import GrpcServer, stop_signal
+from services.observing.index_metrics import IndexOwnerMetrics, index_bytes
+from services.observing.process import Observed, measuring, observing
+from services.process import run
 from services.settings import IndexOwnerSettings
-from services.status import exit_code
-from services.telemetry import configure_logging
 
 logger = logging.getLogger(__name__)
 
 SERVICE = index_pb2.DESCRIPTOR.services_by_name["IndexService"].full_name
-# The search service and the worker each hold one connection; this many calls of each may be under way.
+# The search service and the worker each hold one connection; this many calls of each may be under way, and the others
+# wait there: those of as many searches, or documents, as the service or the worker lets in.
 CALLS_MAX = 256
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -39,7 +44,7 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._opened: EmbeddedIndex | None = None
+        self._opened: WrittenIndex | None = None
         self._opening = asyncio.Lock()
 
     async def open_existing(self) -> None:
@@ -52,6 +57,11 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         """Flush, let go of the directory."""
         if self._opened is not None:
             await self._opened.close()
+
+    @property
+    def is_optimizing(self) -> bool:
+        """Say whether the index is being optimized."""
+        return self._opened is not None and self._opened.is_optimizing
 
     async def OpenIndex(self, request: index_pb2.OpenIndexRequest, context: _Context) -> index_pb2.OpenIndexResponse:
         """Open or make the index, or check that the open one was made by the same model and chunker."""
@@ -73,7 +83,10 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         """Count the chunks of some generations."""
         _check_together("versions", len(request.versions))
         index = self._index
-        work = [index.count_chunks(wire.key_from_message(one.key), *one.generations) for one in request.versions]
+        wanted = [
+            (wire.key_from_message(one.key), wire.wholes("generations", one.generations)) for one in request.versions
+        ]
+        work = [index.count_chunks(key, *generations) for key, generations in wanted]
         return index_pb2.CountChunksResponse(counts=await asyncio.gather(*work))
 
     async def CommitRecords(
@@ -82,20 +95,21 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         """Make generations the visible ones, unless they are fenced."""
         _check_together("commits", len(request.commits))
         index = self._index
-        work = [
-            index.commit_record(
+        wanted = [
+            (
                 wire.record_from_message(one.record),
-                in_place_of=one.in_place_of if one.HasField("in_place_of") else None,
+                wire.whole("in_place_of", one.in_place_of) if one.HasField("in_place_of") else None,
             )
             for one in request.commits
         ]
+        work = [index.commit_record(record, in_place_of=in_place_of) for record, in_place_of in wanted]
         return index_pb2.CommitRecordsResponse(committed=await asyncio.gather(*work))
 
     async def FenceDocument(
         self, request: index_pb2.FenceDocumentRequest, context: _Context
     ) -> index_pb2.FenceDocumentResponse:
         """Refuse commits up to a generation."""
-        record = await self._index.fence(wire.key_from_message(request.key), request.generation)
+        record = await self._index.fence(wire.key_from_message(request.key), _generation(request))
         return index_pb2.FenceDocumentResponse(record=wire.record_to_message(record) if record else None)
 
     async def GetFences(self, request: index_pb2.GetFencesRequest, context: _Context) -> index_pb2.GetFencesResponse:
@@ -110,8 +124,8 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
 
     async def GetRecords(self, request: index_pb2.GetRecordsRequest, context: _Context) -> index_pb2.GetRecordsResponse:
         """Read records."""
-        records = await self._index.get_records([wire.key_from_message(key) for key in request.keys])
-        return index_pb2.GetRecordsResponse(records=[wire.record_to_message(record) for record in records.values()])
+        keys = [wire.key_from_message(key) for key in request.keys]
+        return index_pb2.GetRecordsResponse(written=await self._index.get_records_written(keys))
 
     async def ListRecords(
         self, request: index_pb2.ListRecordsRequest, context: _Context
@@ -125,21 +139,40 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
     async def GetChunks(self, request: index_pb2.GetChunksRequest, context: _Context) -> index_pb2.GetChunksResponse:
         """Read a run of chunks."""
         key = wire.key_from_message(request.key)
-        chunks = await self._index.get_chunks(key, request.generation, request.first, request.last)
+        chunks = await self._index.get_chunks(key, _generation(request), request.first, request.last)
         return index_pb2.GetChunksResponse(chunks=[wire.chunk_to_message(chunk) for chunk in chunks])
+
+    async def ReadChunks(self, request: index_pb2.ReadChunksRequest, context: _Context) -> index_pb2.ReadChunksResponse:
+        """Read chunks, wherever they are."""
+        found = await self._index.read_chunks([wire.chunk_key_from_message(chunk) for chunk in request.chunks])
+        return index_pb2.ReadChunksResponse(chunks=map(wire.chunk_to_message, found.values()))
+
+    async def ReadHits(self, request: index_pb2.ReadHitsRequest, context: _Context) -> index_pb2.ReadHitsResponse:
+        """Read chunks and their documents' records."""
+        keys = [wire.chunk_key_from_message(chunk) for chunk in request.chunks]
+        return index_pb2.ReadHitsResponse(written=await self._index.read_hits_written(keys))
+
+    async def GetEmbeddings(
+        self, request: index_pb2.GetEmbeddingsRequest, context: _Context
+    ) -> index_pb2.GetEmbeddingsResponse:
+        """Read the embeddings of chunks."""
+        found = await self._index.get_embeddings([wire.chunk_key_from_message(chunk) for chunk in request.chunks])
+        return index_pb2.GetEmbeddingsResponse(
+            chunks=map(wire.chunk_key_to_message, found), embeddings=wire.embeddings_to_bytes(list(found.values()))
+        )
 
     async def DeleteRecord(
         self, request: index_pb2.DeleteRecordRequest, context: _Context
     ) -> index_pb2.DeleteRecordResponse:
         """Make a document invisible."""
-        deleted = await self._index.delete_record(wire.key_from_message(request.key), request.generation)
+        deleted = await self._index.delete_record(wire.key_from_message(request.key), _generation(request))
         return index_pb2.DeleteRecordResponse(deleted=deleted)
 
     async def DropTombstone(
         self, request: index_pb2.DropTombstoneRequest, context: _Context
     ) -> index_pb2.DropTombstoneResponse:
         """Forget a tombstone."""
-        await self._index.drop_tombstone(wire.key_from_message(request.key), request.generation)
+        await self._index.drop_tombstone(wire.key_from_message(request.key), _generation(request))
         return index_pb2.DropTombstoneResponse()
 
     async def DeleteChunks(
@@ -148,27 +181,17 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
         """Delete one generation, or all below one but those to keep."""
         count = await self._index.delete_chunks(
             wire.key_from_message(request.key),
-            generation=request.generation if request.HasField("generation") else None,
-            below=request.below if request.HasField("below") else None,
-            keep=tuple(request.keep),
+            generation=_generation(request) if request.HasField("generation") else None,
+            below=wire.whole("below", request.below) if request.HasField("below") else None,
+            keep=wire.wholes("keep", request.keep),
         )
         return index_pb2.DeleteChunksResponse(count=count)
 
-    async def SearchDense(
-        self, request: index_pb2.SearchDenseRequest, context: _Context
-    ) -> index_pb2.SearchIndexResponse:
-        """Find the nearest chunks."""
-        embedding = wire.embeddings_from_bytes(request.embedding, 1)[0]
-        scope = wire.scope_from_message(request.scope)
-        return wire.hits_to_message(await self._index.search_dense(embedding, request.limit, scope))
-
-    async def SearchSparse(
-        self, request: index_pb2.SearchSparseRequest, context: _Context
-    ) -> index_pb2.SearchIndexResponse:
-        """Find the best chunks by BM25."""
-        sparse = wire.sparse_from_message(request.sparse)
-        scope = wire.scope_from_message(request.scope)
-        return wire.hits_to_message(await self._index.search_sparse(sparse, request.limit, scope))
+    async def SearchIndex(
+        self, request: index_search_pb2.SearchIndexRequest, context: _Context
+    ) -> index_search_pb2.SearchIndexResponse:
+        """Find the nearest chunks, and the best by BM25."""
+        return wire.answer_to_message(*await self._index.search_written(*wire.search_from_message(request)))
 
     async def GetIndexStats(
         self, request: index_pb2.GetIndexStatsRequest, context: _Context
@@ -185,16 +208,26 @@ class IndexOwner(index_pb2_grpc.IndexServiceServicer):
     async def _open(self, *, dimension: int, fingerprint: str) -> None:
         async with self._opening:
             if self._opened is None:
-                self._opened = await EmbeddedIndex.open(self._directory, dimension=dimension, fingerprint=fingerprint)
+                self._opened = await WrittenIndex.open(self._directory, dimension=dimension, fingerprint=fingerprint)
                 self._opened.optimize_when_due()
             else:
                 self._opened.check_made_by(dimension=dimension, fingerprint=fingerprint)
 
     @property
-    def _index(self) -> EmbeddedIndex:
+    def _index(self) -> WrittenIndex:
         if self._opened is None:
             raise IndexUnavailable(f"The index in {self._directory} is not open yet; open it first.")
         return self._opened
+
+
+def _generation(
+    request: index_pb2.FenceDocumentRequest
+    | index_pb2.GetChunksRequest
+    | index_pb2.DeleteRecordRequest
+    | index_pb2.DropTombstoneRequest
+    | index_pb2.DeleteChunksRequest,
+) -> int:
+    return wire.whole("generation", request.generation)
 
 
 def _check_together(field: str, count: int) -> None:
@@ -204,6 +237,11 @@ def _check_together(field: str, count: int) -> None:
 
 async def serve(settings: IndexOwnerSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
+    async with observing("index-owner", settings, settings.index_metrics_port, begins_traces=False) as observed:
+        await _serve(settings, observed)
+
+
+async def _serve(settings: IndexOwnerSettings, observed: Observed) -> None:
     stop = stop_signal()
     owner = IndexOwner(settings.data_dir)
     server = GrpcServer(
@@ -211,13 +249,29 @@ async def serve(settings: IndexOwnerSettings) -> None:
         lambda grpc_server: index_pb2_grpc.add_IndexServiceServicer_to_server(owner, grpc_server),
         message_bytes_max=wire.MESSAGE_BYTES_MAX,
         calls_max=CALLS_MAX,
+        interceptors=observed.interceptors,
+        door=service_door(settings.index_token.get_secret_value() if settings.index_token else None),
     )
+    observed.calls.metrics.tell_serving(lambda: server.is_serving)
+    metrics = IndexOwnerMetrics(observed.registry)
+
+    async def measure() -> None:
+        metrics.measured(
+            size_bytes=await asyncio.to_thread(index_bytes, settings.data_dir),
+            free_bytes=(await asyncio.to_thread(shutil.disk_usage, settings.data_dir)).free,
+            optimizing_segments=int(owner.is_optimizing),
+        )
+
     try:
+        if settings.index_token:
+            # For commands that work on the directory while it is served.
+            await asyncio.to_thread(write_owner_token, settings.data_dir, settings.index_token.get_secret_value())
         await owner.open_existing()
         await server.start(settings.index_host, settings.index_port)
         await server.set_serving(serving=True)
         logger.info("serving %s on %s:%d", settings.data_dir, settings.index_host, server.port)
-        await stop.wait()
+        async with measuring(measure):
+            await stop.wait()
         await server.stop()
     finally:
         await owner.close()
@@ -225,14 +279,7 @@ async def serve(settings: IndexOwnerSettings) -> None:
 
 def main() -> int:
     """Run the index owner; give the exit code."""
-    try:
-        settings = IndexOwnerSettings.load()
-        configure_logging("index-owner", settings.log_level)
-        asyncio.run(serve(settings))
-    except MambaSearchError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - why the process ends
-        return exit_code(error)
-    return 0
+    return run("index-owner", IndexOwnerSettings, serve)
 
 
 if __name__ == "__main__":

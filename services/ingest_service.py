@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
-from encoder.errors import InvalidInput, Overloaded
+from encoder.errors import InvalidInput, Overloaded, PermissionDenied
 from encoder.grpc_errors import code_of
 from encoder.interface import Encoder
 from encoder.tokenizer import Tokenizer
@@ -21,8 +21,8 @@ from ingest.chunk_making import make_chunk_making
 from ingest.collecting import on_duty
 from ingest.cutting.processes import CuttingProcesses
 from ingest.documents import DEFAULT_TENANT, Document
-from ingest.index import wire
 from ingest.index.interface import VectorIndex
+from ingest.index.metadata_messages import metadata_from_messages
 from ingest.jobs.running import JobRunner, Worker, at_work
 from ingest.jobs.store import JobStore
 from ingest.journal import Journal, journal_url
@@ -30,14 +30,19 @@ from ingest.pipeline import Ingestor
 from ingest.read_ahead import Item
 from ingest.receipts import LoadError, Receipt
 from ingest.states import open_states
-from services.backends import Backends, make_backends, serve_until
-from services.document_methods import DocumentMethods
-from services.grpc_server import GrpcServer, stop_signal
-from services.ingest_outcomes import MESSAGE_OUTCOMES
-from services.job_methods import JobMethods
-from services.job_rules import make_rules
-from services.local_machine import usable_cores
-from services.pacing import Pause, with_pauses
+from services.backends import Backends, encoder_service, make_backends, serve_until
+from services.door.door import make_door
+from services.door.principal import caller
+from services.grpc_server import GrpcServer, serving_as, stop_signal
+from services.ingestion.document_methods import DocumentMethods
+from services.ingestion.job_methods import JobMethods
+from services.ingestion.job_rules import make_rules
+from services.ingestion.outcomes import MESSAGE_OUTCOMES
+from services.ingestion.pacing import Pause, with_pauses
+from services.machine.local_machine import usable_cores
+from services.observing.ingest_metrics import IngestMetrics
+from services.observing.process import Observed, measuring, observing
+from services.observing.search_metrics import IndexSizeMetrics
 from services.process import run
 from services.settings import IngestSettings
 from services.status import unexpected
@@ -93,10 +98,10 @@ async def _documents(
     requests: AsyncIterator[ingest_pb2.IngestDocumentsRequest], check_tenant: Callable[[str], None]
 ) -> AsyncIterator[Item]:
     async for request in requests:
-        tenant = request.tenant or DEFAULT_TENANT
         try:
+            tenant = caller().tenant_for(request.tenant) or DEFAULT_TENANT
             check_tenant(tenant)
-        except InvalidInput as error:
+        except (InvalidInput, PermissionDenied) as error:
             yield LoadError(request.source, error, request.document_id)
             continue
         yield Document(
@@ -104,7 +109,7 @@ async def _documents(
             text=request.text,
             title=request.title,
             source=request.source,
-            metadata=wire.metadata_from_messages(request.metadata),
+            metadata=metadata_from_messages(request.metadata),
             tenant=tenant,
             growing=request.growing,
             in_place_of=request.in_place_of if request.HasField("in_place_of") else None,
@@ -133,7 +138,13 @@ def _receipt_message(receipt: Receipt) -> ingest_pb2.IngestDocumentsResponse:
 
 async def serve(settings: IngestSettings) -> None:
     """Serve until SIGTERM or SIGINT; jobs are given back then, and streams that do not end within seconds cut off."""
+    async with observing("ingest", settings, settings.ingest_metrics_port) as observed:
+        await _serve(settings, observed)
+
+
+async def _serve(settings: IngestSettings, observed: Observed) -> None:
     stop = stop_signal()
+    metrics = IngestMetrics(observed.registry)
     tokenizer = await asyncio.to_thread(Tokenizer.load, settings.passage_model)
     chunks = make_chunk_making(settings.chunk_rules(), tokenizer)
     await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
@@ -154,33 +165,54 @@ async def serve(settings: IngestSettings) -> None:
             states=states,
             batch_tokens_max=settings.ingest_batch_tokens,
             collect_after_s=collect_after_s,
+            on_progress=metrics.follow(),
+            on_stage=metrics.staged,
         )
+        metrics.tell_oldest(lambda: ingestor.oldest_s)
         return Worker(ingestor, index)
 
     backends = make_backends(
         settings,
+        encoder_service(settings, timeout_s=settings.encoder_timeout_s, requests_max=_ENCODER_REQUESTS_MAX),
         make,
         chunks.fingerprint,
-        encoder_timeout_s=settings.encoder_timeout_s,
-        requests_max=_ENCODER_REQUESTS_MAX,
+        on_stats=IndexSizeMetrics(observed.registry).measured,
     )
+    store = JobStore(journal.database, lease_s=journal.lease_s, now=journal.now)
     runner = JobRunner(
-        JobStore(journal.database, lease_s=journal.lease_s, now=journal.now),
+        store,
         backends.get,
         make_rules(settings),
         unexpected,
     )
     servicer = IngestServicer(backends, runner, streams_max=settings.ingest_streams_max)
+    calls_max = 2 * settings.ingest_streams_max + 64
+    own_calls_max = {f"/{SERVICE}/IngestDocuments": settings.ingest_streams_max}
+    door = make_door(settings, "ingest", calls_max, own_calls_max, observed.calls.metrics.refused)
     server = GrpcServer(
         SERVICE,
         lambda grpc_server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, grpc_server),
         message_bytes_max=MESSAGE_BYTES_MAX,
-        calls_max=2 * settings.ingest_streams_max + 64,
+        calls_max=calls_max,
+        door=door,
+        serving=serving_as(settings, settings.ingest_health_port),
+        interceptors=observed.interceptors,
     )
+    observed.calls.metrics.tell_serving(lambda: server.is_serving)
+
+    async def measure() -> None:
+        counts = await store.count()
+        metrics.measured_jobs(
+            {state.value: count for state, count in counts.by_state.items()},
+            oldest_queued_s=counts.oldest_queued_s,
+            dead_letters=counts.dead_letters,
+        )
+
     try:
         async with (
             on_duty(journal, lambda: backends.get().index, collect_after_s),
             at_work(runner, stop) as jobs_given_back,
+            measuring(measure),
         ):
             await serve_until(jobs_given_back, server, settings.ingest_host, settings.ingest_port, backends)
     finally:

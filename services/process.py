@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from encoder.errors import MambaSearchError
-from services.reading_settings import Settings
+from services.observing.logs import configure_logging
+from services.setting_groups import ObservingSettings
 from services.status import exit_code
-from services.telemetry import configure_logging
 
-_Settings = TypeVar("_Settings", bound=Settings)
+_Settings = TypeVar("_Settings", bound=ObservingSettings)
 
 
 def run(name: str, settings_class: type[_Settings], serve: Callable[[_Settings], Awaitable[None]]) -> int:
@@ -23,7 +23,7 @@ def run(name: str, settings_class: type[_Settings], serve: Callable[[_Settings],
 
     try:
         settings = settings_class.load()
-        configure_logging(name, settings.log_level)
+        configure_logging(name, settings.log_level, settings.log_format)
         asyncio.run(serve_with(settings))
     except MambaSearchError as error:
         sys.stderr.write(f"{error}\n")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from encoder.errors import InvalidInput
@@ -54,26 +54,37 @@ class Settings(BaseSettings):
         try:
             return cls(**given)
         except pydantic.ValidationError as error:
-            raise _refusal(error, given) from None
+            raise _refusal(error, given, cls._names_of_secrets()) from None
 
     def child_environment(self, others: Mapping[str, object]) -> dict[str, str]:
         """Give the environment of a child process: ours, these settings, and ``others`` (fields of its own class)."""
-        values = {**self.model_dump(mode="json", exclude_none=True), **others}
+        values = {**self.model_dump(mode="json", exclude_none=True), **self._secrets(), **others}
         return {
             **os.environ,  # noqa: TID251 - passed on, not read
             **{PREFIX + name.upper(): str(value) for name, value in values.items()},
         }
+
+    @classmethod
+    def _names_of_secrets(cls) -> frozenset[str]:
+        return frozenset(
+            name for name, field in cls.model_fields.items() if "SecretStr" in str(field.annotation) or not field.repr
+        )
+
+    def _secrets(self) -> dict[str, str]:
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value.get_secret_value() for name, value in found.items() if isinstance(value, SecretStr)}
 
 
 def _all_settings(base: type[Settings]) -> list[type[Settings]]:
     return [base, *(found for child in base.__subclasses__() for found in _all_settings(child))]
 
 
-def _refusal(error: pydantic.ValidationError, arguments: Mapping[str, object]) -> InvalidInput:
+def _refusal(error: pydantic.ValidationError, arguments: Mapping[str, object], secrets: frozenset[str]) -> InvalidInput:
     first = error.errors()[0]
     reason = first["msg"].removeprefix("Value error, ").rstrip(".")
     if not first["loc"]:
         return InvalidInput("settings", f"{reason}.")
     field = str(first["loc"][0])
     name = field if field in arguments else PREFIX + field.upper()
-    return InvalidInput(field, f"{name} is {str(first['input'])!r}: {reason}.")
+    value = "not acceptable" if field in secrets else repr(str(first["input"]))
+    return InvalidInput(field, f"{name} is {value}: {reason}.")

@@ -1,8 +1,8 @@
-"""Renders the settings as the table of README.md.
+"""Renders the settings as the table of docs/settings.md.
 
-    python -m services.settings_table [--readme README.md]
+    python -m services.settings_table [--page docs/settings.md]
 
-With ``--readme`` the table replaces what stands between ``<!-- settings-table -->`` and ``<!-- /settings-table -->``.
+With ``--page`` the table replaces what stands between ``<!-- settings-table -->`` and ``<!-- /settings-table -->``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from encoder.evaluation.report import insert_between
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from services import settings
+from services.door.settings import KeysFileSettings
 from services.reading_settings import PREFIX, Settings
 
 BEGIN, END = "<!-- settings-table -->", "<!-- /settings-table -->"
@@ -25,6 +26,8 @@ PROCESSES: Mapping[str, type[Settings]] = {
     "ingest": settings.IngestSettings,
     "index owner": settings.IndexOwnerSettings,
     "commands": settings.CommandSettings,
+    "keys": KeysFileSettings,
+    "ask": settings.AskSettings,
     "bulk-load and reindex": settings.BulkSettings,
 }
 
@@ -57,11 +60,11 @@ def _default(value: object) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the table, or put it into a README."""
+    """Print the table, or put it into a page."""
     table = render_table()
-    if arguments[:1] == ["--readme"] and len(arguments) == 2:
-        readme = Path(arguments[1])
-        readme.write_text(insert_between(readme.read_text(encoding="utf-8"), BEGIN, END, table), encoding="utf-8")
+    if arguments[:1] == ["--page"] and len(arguments) == 2:
+        page = Path(arguments[1])
+        page.write_text(insert_between(page.read_text(encoding="utf-8"), BEGIN, END, table), encoding="utf-8")
     else:
         sys.stdout.write(table + "\n")
     return 0

@@ -10,6 +10,7 @@ import secrets
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -17,6 +18,8 @@ from grpc_status import rpc_status
 
 from encoder import errors
 from encoder.grpc_errors import status_of
+from services.handlers import wrapped
+from services.malformed import checked, checked_stream, tolerating
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ _EXIT_CODES: dict[type[errors.MambaSearchError], int] = {
     errors.StorageFull: 74,
     errors.TimedOut: 75,
     errors.Overloaded: 75,
+    errors.Unauthenticated: 77,
+    errors.PermissionDenied: 77,
 }
 
 
@@ -67,44 +72,36 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith("/grpc."):
             return handler
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                _guarded(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
-            )
-        if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                _guarded_stream(handler.stream_stream, method),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                _guarded_stream(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
-            )
-        raise NotImplementedError(method)
+        return wrapped(
+            tolerating(handler),
+            method,
+            unary=_guarded,
+            answers=partial(_guarded_stream, check=checked),
+            stream=partial(_guarded_stream, check=checked_stream),
+        )
 
 
 def _guarded(handler: Callable[..., Any], method: str) -> Callable[..., Any]:
     async def guarded(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> object:
-        async with _aborting(context, method):
-            return await handler(request, context)
+        async with aborting(context, method):
+            return await handler(checked(request), context)
 
     return guarded
 
 
-def _guarded_stream(handler: Callable[..., Any], method: str) -> Callable[..., Any]:
-    """Guard a handler whose answer is a stream; what it is asked may be one, too."""
+def _guarded_stream(handler: Callable[..., Any], method: str, *, check: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Guard a handler whose answer is a stream; ``check`` reads what it is asked, which may be one, too."""
 
     async def guarded(asked: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[object]:
-        async with _aborting(context, method):
-            async for response in handler(asked, context):
+        async with aborting(context, method):
+            async for response in handler(check(asked), context):
                 yield response
 
     return guarded
 
 
 @asynccontextmanager
-async def _aborting(context: grpc.aio.ServicerContext[Any, Any], method: str) -> AsyncIterator[None]:
+async def aborting(context: grpc.aio.ServicerContext[Any, Any], method: str) -> AsyncIterator[None]:
     """Abort the call with the status of what is raised inside."""
     try:
         yield

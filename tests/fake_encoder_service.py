@@ -1,8 +1,9 @@
 """The encoder service on the port given, with a fake encoder in its replica: the start of a process for tests.
 
-A query that begins with "slowly" takes a second; one that begins with "crash" raises something unforeseen. A slice of
-passages that begins with "slowly" takes a tenth of a second, and so does a slice of a document that holds the token
-SLOW_TOKEN. The passage READS is answered with the number of such slices read so far, as its tokens' count.
+A query that begins with "slowly" takes a second; one that begins with "crash" raises something unforeseen; one that
+begins with "wedge" is never read, nor any after it. A batch of passages that begin with "slowly" takes a tenth of a
+second, and so does a piece of a document that holds the token SLOW_TOKEN. The passage READS is answered with a count of
+tokens that is one more than such batches read so far.
 
     python -m tests.fake_encoder_service [MODEL_FOLDER]
 
@@ -14,43 +15,61 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.document_slices import TokenIds
-from encoder.interface import DocumentReading, Encoded, StreamingEncoder
-from services.encoder_factory import EncoderFactory
+from encoder.interface import DocumentReading, StreamingEncoder, TokenRow
 from services.encoder_service import serve_until
+from services.encoding.factory import EncoderFactory
 from services.settings import EncoderSettings
 from tests.fakes import FakeEncoder, FakeReading
 from tests.float32_encoder import Float32EncoderFactory
 
 SLOW_TOKEN = 7
+SLOWLY, CRASH, WEDGE = -3, -4, -5  # in place of a row's first token
 READS = "slices read"
 
 
 class MoodyEncoder(FakeEncoder):
     reads = 0
 
-    async def encode_queries(self, queries: Sequence[str]) -> Encoded:
-        if queries and queries[0].startswith("slowly"):
-            await asyncio.sleep(1)
-        if queries and queries[0].startswith("crash"):
-            raise RuntimeError(queries[0])
-        return await super().encode_queries(queries)
+    async def query_rows(self, queries: Sequence[str]) -> list[TokenRow]:
+        rows = await super().query_rows(queries)
+        return [_marked(text, row) for text, row in zip(queries, rows, strict=True)]
 
-    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
-        if passages and passages[0].startswith("slowly"):
+    async def passage_rows(self, passages: Sequence[str]) -> list[TokenRow]:
+        rows = await super().passage_rows(passages)
+        if list(passages) == [READS]:
+            return [np.append(np.full(self.reads, rows[0][0]), rows[0][-1:])]
+        return [_marked(text, row) for text, row in zip(passages, rows, strict=True)]
+
+    async def embed_queries(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
+        if any(row[0] == SLOWLY for row in rows):
+            await asyncio.sleep(1)
+        if any(row[0] == CRASH for row in rows):
+            raise RuntimeError(str(rows))
+        if any(row[0] == WEDGE for row in rows):
+            await asyncio.Event().wait()
+        return await super().embed_queries(rows)
+
+    async def embed_passages(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
+        if any(row[0] == SLOWLY for row in rows):
             self.reads += 1
             await asyncio.sleep(0.1)
-        encoded = await super().encode_passages(passages)
-        return replace(encoded, token_counts=(self.reads,)) if list(passages) == [READS] else encoded
+        return await super().embed_passages(rows)
 
     async def open_document(self, *, state: bytes | None = None, keep_state: bool = False) -> DocumentReading:
         return MoodyReading(self, state, keep_state=keep_state)
+
+
+def _marked(text: str, row: TokenRow) -> TokenRow:
+    """Let a text's first word reach those who see its tokens only."""
+    mark = {"slowly": SLOWLY, "crash": CRASH, "wedge": WEDGE}.get(text.split()[0])
+    return row if mark is None else np.append(np.int32(mark), row[1:])
 
 
 class MoodyReading(FakeReading):

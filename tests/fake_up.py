@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from encoder.errors import MambaSearchError
-from services import supervisor
-from services.children import Part
 from services.grpc_server import GrpcServer, stop_signal
+from services.machine import supervisor
+from services.machine.children import Part
 from services.settings import UpSettings
 from services.status import exit_code
 

@@ -2,20 +2,26 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.document_slices import TokenIds, encode_in_slices
 from encoder.errors import FingerprintMismatch, InvalidInput
-from encoder.interface import DocumentReading, Encoded, EncodedDocument, EncoderInfo
+from encoder.interface import DocumentReading, Encoded, EncodedDocument, EncoderInfo, TokenRow
 
 VOCABULARY_SIZE = 32_768
+# What ends a row: of words, whose numbers are hashes, or of token ids.
+_WORDS_END, _IDS_END = -1, -2
 
 
 class FakeEncoder:
     """A deterministic encoder: hashed bag of words, so that texts which share words are near one another."""
+
+    reads_in_pieces = True
+    reads_side_by_side = False
+    reads_ahead = False
 
     def __init__(self, *, dimension: int = 384, fingerprint: str = "fake", query_tokens_max: int = 512) -> None:
         self._info = EncoderInfo(
@@ -31,22 +37,41 @@ class FakeEncoder:
         return self._info
 
     async def encode_queries(self, queries: Sequence[str]) -> Encoded:
-        return self._encode("queries", queries, self._info.query_tokens_max)
+        return await self._encoded(await self.query_rows(queries), self.embed_queries)
 
     async def encode_passages(self, passages: Sequence[str]) -> Encoded:
-        return self._encode("passages", passages, self._info.passage_tokens_max)
+        return await self._encoded(await self.passage_rows(passages), self.embed_passages)
 
-    async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
-        rows = []
+    async def encode_tokenized_passages(self, passages: Sequence[TokenIds]) -> Encoded:
+        return await self._encoded(await self.token_rows(passages), self.embed_passages)
+
+    async def warm_up(self) -> None:
+        pass
+
+    async def query_rows(self, queries: Sequence[str]) -> list[TokenRow]:
+        return self._rows("queries", queries, self._info.query_tokens_max)
+
+    async def passage_rows(self, passages: Sequence[str]) -> list[TokenRow]:
+        return self._rows("passages", passages, self._info.passage_tokens_max)
+
+    async def token_rows(self, passages: Sequence[TokenIds]) -> list[TokenRow]:
         for place, ids in enumerate(passages):
             if len(ids) + 1 > self._info.passage_tokens_max:
                 raise InvalidInput(f"passages[{place}]", f"passages[{place}] has {len(ids) + 1} tokens.")
-            reading = FakeReading(self._info, None, keep_state=False)
             try:
-                rows.append(await reading.read(ids, [len(ids)]))
+                _check_ids(np.asarray(ids, dtype=np.int64))
             except InvalidInput as error:
                 raise InvalidInput(f"passages[{place}]", f"passages[{place}]: {error}") from None
-        return Encoded(embeddings=np.concatenate(rows), token_counts=tuple(len(ids) + 1 for ids in passages))
+        return [np.append(ids, _IDS_END).astype(np.int32) for ids in passages]
+
+    async def embed_queries(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
+        return await self._embed(rows)
+
+    async def embed_passages(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
+        return await self._embed(rows)
+
+    async def open_row(self) -> DocumentReading:
+        return FakeRowReading(self._embed)
 
     async def encode_document(
         self, token_ids: TokenIds, chunk_ends: TokenIds, *, state: bytes | None = None, keep_state: bool = False
@@ -61,22 +86,65 @@ class FakeEncoder:
     async def close(self) -> None:
         pass
 
-    def _encode(self, field: str, texts: Sequence[str], tokens_max: int) -> Encoded:
-        embeddings = np.zeros((len(texts), self._info.dimension), dtype=np.float32)
-        counts = []
-        for row, text in enumerate(texts):
+    async def _encoded(
+        self, rows: list[TokenRow], embed: Callable[[Sequence[TokenRow]], Awaitable[NDArray[np.float32]]]
+    ) -> Encoded:
+        return Encoded(embeddings=await embed(rows), token_counts=tuple(map(len, rows)))
+
+    def _rows(self, field: str, texts: Sequence[str], tokens_max: int) -> list[TokenRow]:
+        if not texts:
+            raise InvalidInput(field, f"{field} is empty; give at least one text.")
+        rows = []
+        for place, text in enumerate(texts):
             words = re.findall(r"\w+", text.lower())
             if not words:
-                raise InvalidInput(f"{field}[{row}]", f"{field}[{row}] is empty or only white space.")
+                raise InvalidInput(f"{field}[{place}]", f"{field}[{place}] is empty or only white space.")
             if len(words) + 1 > tokens_max:
-                raise InvalidInput(f"{field}[{row}]", f"{field}[{row}] is over {tokens_max} tokens.")
-            for word in words:
-                digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
-                embeddings[row, int.from_bytes(digest[:4]) % self._info.dimension] += 1 if digest[4] & 1 else -1
-            counts.append(len(words) + 1)
-            embeddings[row, 0] += 1e-3  # two words may cancel out
-            embeddings[row] /= np.linalg.norm(embeddings[row])
-        return Encoded(embeddings=embeddings, token_counts=tuple(counts))
+                says = f"{field}[{place}] has {len(words) + 1} tokens; the limit is {tokens_max}. Shorten it."
+                raise InvalidInput(f"{field}[{place}]", says)
+            digests = [hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words]
+            places = [int.from_bytes(digest[:4]) % self._info.dimension for digest in digests]
+            tokens = [place * 2 + (digest[4] & 1) for place, digest in zip(places, digests, strict=True)]
+            rows.append(np.array([*tokens, _WORDS_END], dtype=np.int32))
+        return rows
+
+    async def _embed(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
+        embeddings = np.zeros((len(rows), self._info.dimension), dtype=np.float32)
+        for place, (*tokens, end) in enumerate(rows):
+            if end == _IDS_END:
+                reading = FakeReading(self._info, None, keep_state=False)
+                embeddings[place] = (await reading.read(tokens, [len(tokens)]))[0]
+                continue
+            for number in tokens:
+                embeddings[place, number >> 1] += 1 if number & 1 else -1
+            embeddings[place, 0] += 1e-3  # two words may cancel out
+            embeddings[place] /= np.linalg.norm(embeddings[place])
+        return embeddings
+
+
+class FakeRowReading:
+    """A row that comes in pieces: its embedding is the whole row's."""
+
+    def __init__(self, embed: Callable[[Sequence[TokenRow]], Awaitable[NDArray[np.float32]]]) -> None:
+        self._embed = embed
+        self._row: list[int] = []
+
+    @property
+    def token_count(self) -> int:
+        return len(self._row)
+
+    async def read(self, token_ids: TokenIds, chunk_ends: TokenIds) -> NDArray[np.float32]:
+        self._row.extend(int(number) for number in token_ids)
+        return await self._embed([np.array(self._row, dtype=np.int32)] if len(chunk_ends) else [])
+
+    async def finish(self) -> bytes | None:
+        return None
+
+
+def _check_ids(ids: NDArray[np.int64]) -> None:
+    for place in np.flatnonzero(ids >= VOCABULARY_SIZE)[:1]:
+        name = f"token_ids[{place}]"
+        raise InvalidInput(name, f"{name} is {ids[place]}; the vocabulary has ids 0 to {VOCABULARY_SIZE - 1}.")
 
 
 class FakeReading:
@@ -97,9 +165,7 @@ class FakeReading:
 
     async def read(self, token_ids: TokenIds, chunk_ends: TokenIds) -> NDArray[np.float32]:
         ids = np.asarray(token_ids, dtype=np.int64)
-        for place in np.flatnonzero(ids >= VOCABULARY_SIZE)[:1]:
-            name = f"token_ids[{place}]"
-            raise InvalidInput(name, f"{name} is {ids[place]}; the vocabulary has ids 0 to {VOCABULARY_SIZE - 1}.")
+        _check_ids(ids)
         ready, start = [], 0
         for end in chunk_ends:
             self._add(ids[start:end])

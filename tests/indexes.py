@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mambasearch.v1 import index_pb2_grpc
+from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient
 
 from ingest.index import wire
@@ -24,6 +25,7 @@ from ingest.index.interface import (
     IndexHit,
     MetadataValue,
     Scope,
+    SparseVector,
     StoredChunk,
     VectorIndex,
 )
@@ -164,6 +166,20 @@ def axis(direction: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     embedding = np.zeros(DIMENSION, dtype=np.float32)
     embedding[direction] = 1
     return embedding
+
+
+async def search_dense(index: VectorIndex, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
+    """The nearest chunks alone."""
+    answer = await index.search(embedding, None, limit, scope)
+    assert not answer.sparse
+    return list(answer.dense)
+
+
+async def search_sparse(index: VectorIndex, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
+    """The best by BM25 alone."""
+    answer = await index.search(None, sparse, limit, scope)
+    assert not answer.dense
+    return list(answer.sparse)
 
 
 def places(hits: list[IndexHit]) -> list[tuple[str, int, int]]:

@@ -30,6 +30,7 @@ from ingest.pipeline import Ingestor
 from ingest.receipts import LoadError, Receipt
 from ingest.sparse import sparse_query
 from tests.fakes import FakeEncoder
+from tests.indexes import search_sparse
 
 DIMENSION = 32
 
@@ -107,7 +108,9 @@ async def contents(index: VectorIndex, *document_ids: str) -> dict[str, tuple[in
 
 
 async def words_found(index: VectorIndex, word: str) -> list[str]:
-    return [hit.chunk.text for hit in await index.search_sparse(sparse_query(word), 100, Scope())]
+    found = [hit.chunk for hit in await search_sparse(index, sparse_query(word), 100, Scope())]
+    chunks = await index.read_chunks(found)
+    return [chunks[key].text for key in found]
 
 
 class Clock:

@@ -129,6 +129,23 @@ class Points(PointsServicer):
         self._columns[request.collection_name].written(point.id for point in points)
         return _done()
 
+    async def SetPayload(self, request: qdrant.SetPayloadPoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
+        assert request.wait
+        chosen = GrpcToRest.convert_filter(request.points_selector.filter)
+        payload = GrpcToRest.convert_payload(request.payload)
+        # Not by the filter itself: local mode would walk through all payloads.
+        offset: Any = None
+        while True:
+            found, offset = await self._client.scroll(
+                request.collection_name, chosen, limit=1000, offset=offset, with_payload=False
+            )
+            ids = [point.id for point in found]
+            if ids:
+                await self._client.set_payload(request.collection_name, payload, ids)
+                self._columns[request.collection_name].written(ids)
+            if offset is None:
+                return _done()
+
     async def Delete(self, request: qdrant.DeletePoints, context: Any) -> qdrant.PointsOperationResponse:  # noqa: N802
         assert request.wait
         chosen: Any
@@ -147,7 +164,9 @@ class Points(PointsServicer):
 
     async def Get(self, request: qdrant.GetPoints, context: Any) -> qdrant.GetResponse:  # noqa: N802
         ids = [GrpcToRest.convert_point_id(point_id) for point_id in request.ids]
-        found = await self._client.retrieve(request.collection_name, ids)
+        names = list(request.with_vectors.include.names)
+        chosen = GrpcToRest.convert_with_payload_selector(request.with_payload)
+        found = await self._client.retrieve(request.collection_name, ids, with_payload=chosen, with_vectors=names)
         return qdrant.GetResponse(result=[_retrieved(point) for point in found])
 
     async def Scroll(self, request: qdrant.ScrollPoints, context: Any) -> qdrant.ScrollResponse:  # noqa: N802
@@ -168,6 +187,7 @@ class Points(PointsServicer):
             query_filter=GrpcToRest.convert_filter(request.filter),
             search_params=GrpcToRest.convert_search_params(request.params) if request.params.HasField("idf") else None,
             limit=request.limit,
+            with_payload=GrpcToRest.convert_with_payload_selector(request.with_payload),
             with_vectors=list(request.with_vectors.include.names),
         )
         hits = found.points if request.params.exact else found.points[self._missed :]
@@ -179,7 +199,10 @@ def _aliases(found: list[AliasDescription]) -> qdrant.ListAliasesResponse:
 
 
 def _retrieved(point: Record) -> qdrant.RetrievedPoint:
-    return qdrant.RetrievedPoint(id=qdrant.PointId(uuid=str(point.id)), payload=payload_to_grpc(point.payload or {}))
+    vectors = RestToGrpc.convert_vector_struct_output(point.vector) if point.vector else None
+    return qdrant.RetrievedPoint(
+        id=qdrant.PointId(uuid=str(point.id)), payload=payload_to_grpc(point.payload or {}), vectors=vectors
+    )
 
 
 def _done() -> qdrant.PointsOperationResponse:

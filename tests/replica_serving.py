@@ -10,7 +10,8 @@ import grpc
 from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
 
 from encoder.interface import StreamingEncoder
-from services.encoder_replica import EncoderReplica
+from services.encoding.replica import EncoderReplica, ReplicaRules
+from services.encoding.scheduler import Limits
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,6 +26,9 @@ class ServeLikeContext:
 
     def application(self) -> str | None:
         return str(dict(self._context.invocation_metadata() or ()).get("application", "")) or None
+
+    def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
+        return list(self._context.invocation_metadata() or ())
 
     def set_trailing_metadata(self, trailing_metadata: list[tuple[str, str | bytes]]) -> None:
         self._context.set_trailing_metadata(tuple(trailing_metadata))
@@ -78,6 +82,7 @@ class Served:
     target: str
     replica: EncoderReplica
     stub: encoder_pb2_grpc.EncoderServiceStub
+    server: grpc.aio.Server
 
 
 @asynccontextmanager
@@ -85,25 +90,20 @@ async def serving(
     encoder: StreamingEncoder,
     *,
     documents_max: int = 2,
-    passages_per_turn: int = 4,
+    batch_tokens: int = 1024,
     idle_timeout_s: float = 30.0,
+    token: str | None = None,
 ) -> AsyncIterator[Served]:
-    replica = EncoderReplica(
-        lambda: encoder,
-        lambda: "encoder",
-        waiting_max=8,
-        documents_max=documents_max,
-        passages_per_turn=passages_per_turn,
-        log_level="INFO",
-        idle_timeout_s=idle_timeout_s,
-    )
+    limits = Limits(batch_tokens=batch_tokens, requests_max=8, tokens_max=1_000_000, documents_max=documents_max)
+    rules = ReplicaRules(limits, token, idle_timeout_s)
+    replica = EncoderReplica(lambda: encoder, lambda: "encoder", rules)
     server = grpc.aio.server()
     encoder_pb2_grpc.add_EncoderServiceServicer_to_server(ReplicaServicer(replica), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     try:
-        yield Served(f"127.0.0.1:{port}", replica, encoder_pb2_grpc.EncoderServiceStub(channel))
+        yield Served(f"127.0.0.1:{port}", replica, encoder_pb2_grpc.EncoderServiceStub(channel), server)
     finally:
         await channel.close()
         await server.stop(None)

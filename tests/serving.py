@@ -19,12 +19,16 @@ from ingest.index.embedded import EmbeddedIndex
 from ingest.jobs.running import at_work
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
+from ingest.sources.policy import EVERYTHING, SourcePolicy
 from services import ingest_service, search_service
 from services.backends import Backends
-from services.grpc_server import GrpcServer
+from services.door.door import make_door
+from services.door.settings import DoorSettings
+from services.grpc_server import GrpcServer, serving_as
 from services.ingest_service import IngestServicer, Worker
+from services.search.many import StreamLimits
+from services.search.searcher import Searcher
 from services.search_service import SearchServicer
-from services.searcher import Searcher
 from tests.job_running import make_runner
 
 MESSAGE_BYTES_MAX = 96 * 1024 * 1024
@@ -40,14 +44,19 @@ class Targets:
 
 @contextlib.contextmanager
 def services_running(
-    directory: Path, make_encoder: Callable[[], Encoder], *, ingest_port: int = 0
+    directory: Path,
+    make_encoder: Callable[[], Encoder],
+    *,
+    ingest_port: int = 0,
+    door: DoorSettings | None = None,
+    policy: SourcePolicy = EVERYTHING,
 ) -> Iterator[Targets]:
-    """Run the search service and an ingestion worker over one index, in a thread."""
+    """Run the search service and an ingestion worker over one index, in a thread; behind a door where one is given."""
     ready, done = threading.Event(), threading.Event()
     found: list[Targets] = []
 
     async def run() -> None:
-        async with _services(directory, make_encoder(), ingest_port) as targets:
+        async with _services(directory, make_encoder(), ingest_port, door, policy) as targets:
             found.append(targets)
             ready.set()
             await asyncio.to_thread(done.wait)
@@ -70,7 +79,9 @@ def services_running(
 
 
 @contextlib.asynccontextmanager
-async def _services(directory: Path, encoder: Encoder, ingest_port: int) -> AsyncIterator[Targets]:
+async def _services(
+    directory: Path, encoder: Encoder, ingest_port: int, door: DoorSettings | None, policy: SourcePolicy
+) -> AsyncIterator[Targets]:
     tokenizer = Tokenizer.load(DEFAULT_MODEL_FOLDER)
     chunker = Chunker(tokenizer)
     info = await encoder.info()
@@ -93,8 +104,8 @@ async def _services(directory: Path, encoder: Encoder, ingest_port: int) -> Asyn
     )
     assert await searching.check() is None
     assert await ingesting.check() is None
-    search = SearchServicer(searching, timeout_s=10, concurrency_max=8)
-    runner = make_runner(journal.database, ingesting.get)
+    search = SearchServicer(searching, timeout_s=10, concurrency_max=8, stream_limits=StreamLimits(idle_s=5, send_s=5))
+    runner = make_runner(journal.database, ingesting.get, policy=policy)
     ingest = IngestServicer(ingesting, runner, streams_max=2)
 
     def register_search(server: grpc.aio.Server) -> None:
@@ -105,8 +116,8 @@ async def _services(directory: Path, encoder: Encoder, ingest_port: int) -> Asyn
 
     try:
         async with (
-            _listening(search_service.SERVICE, register_search) as search_target,
-            _listening(ingest_service.SERVICE, register_ingest, ingest_port) as ingest_target,
+            _listening(search_service.SERVICE, register_search, door=door) as search_target,
+            _listening(ingest_service.SERVICE, register_ingest, ingest_port, door) as ingest_target,
             at_work(runner, asyncio.Event()),
         ):
             yield Targets(search_target, ingest_target)
@@ -116,8 +127,17 @@ async def _services(directory: Path, encoder: Encoder, ingest_port: int) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def _listening(service: str, register: Callable[[grpc.aio.Server], None], port: int = 0) -> AsyncIterator[str]:
-    server = GrpcServer(service, register, message_bytes_max=MESSAGE_BYTES_MAX, calls_max=16)
+async def _listening(
+    service: str, register: Callable[[grpc.aio.Server], None], port: int = 0, door: DoorSettings | None = None
+) -> AsyncIterator[str]:
+    server = GrpcServer(
+        service,
+        register,
+        message_bytes_max=MESSAGE_BYTES_MAX,
+        calls_max=16,
+        door=make_door(door, service.rpartition(".")[2], 16) if door else None,
+        serving=serving_as(door, 0) if door else None,
+    )
     await server.start("127.0.0.1", port)
     await server.set_serving(serving=True)
     try:

@@ -16,7 +16,7 @@ from encoder.checkpoint import load_model
 from encoder.conversion import convert
 from encoder.errors import CheckpointError, InvalidInput, StorageFull
 from encoder.layouts.opening import open_model
-from services.model_folder import check_model
+from services.encoding.model_folder import check_model
 from tests import upstream
 from tests.tiny_model import save_tiny_model
 

@@ -26,10 +26,11 @@ from ingest.index.interface import IndexedChunk, VectorIndex
 from ingest.index.recall import measure_recall
 from ingest.index.server import ServerIndex
 from services.backends import Backends
-from services.results import SearchMode
-from services.searcher import Searcher
+from services.search.requests import SearchRequest
+from services.search.results import SearchMode
+from services.search.searcher import Searcher
 from tests.fakes import FakeEncoder
-from tests.indexes import DIMENSION, EVERYWHERE, SERVER_URL, axis, key_of, make_chunk, make_record, places
+from tests.indexes import DIMENSION, EVERYWHERE, SERVER_URL, axis, key_of, make_chunk, make_record, places, search_dense
 from tests.pipelining import make_chunker
 from tests.qdrant_over_grpc import qdrant_over_grpc
 
@@ -131,7 +132,7 @@ async def test_a_switch_stops_writers_of_the_old_collection(url: str, collection
     await collections.switch(name, f"{name}-2")
     assert await collections.resolve(name) == f"{name}-2"
     # It stays with what it was opened for, and its writes are refused: nobody would see them.
-    assert places(await index.search_dense(axis(0), 5, EVERYWHERE)) == [("d", 1, 0)]
+    assert places(await search_dense(index, axis(0), 5, EVERYWHERE)) == [("d", 1, 0)]
     for write in (
         index.commit_record(make_record("d", generation=2)),
         index.delete_record(key_of("d"), 2),
@@ -224,7 +225,7 @@ async def test_services_follow_the_alias_under_search(url: str, collections: Col
 
     async def search() -> None:
         while not done.is_set():
-            (hit,) = (await backends.get().search("apple", SearchMode.HYBRID, 5)).hits
+            (hit,) = (await backends.get().search(SearchRequest("apple", SearchMode.HYBRID, 5))).hits
             answers.append(hit.chunk.text)
 
     searching = [asyncio.create_task(search()) for _ in range(3)]
@@ -265,7 +266,7 @@ async def test_a_service_of_the_old_model_answers_on_and_is_unhealthy(
     assert isinstance(await backends.check(), IndexMoved)
     for _ in range(3):
         assert isinstance(await backends.check(), FingerprintMismatch)
-        (hit,) = (await backends.get().search("apple", SearchMode.HYBRID, 5)).hits
+        (hit,) = (await backends.get().search(SearchRequest("apple", SearchMode.HYBRID, 5))).hits
         assert hit.chunk.text == "apple old"
     await collections.switch(name, f"{name}-1")
     assert await backends.check() is None

@@ -13,7 +13,7 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from encoder.weights import is_matrix
 from services.cli.app import run
-from services.model_folder import check_model
+from services.encoding.model_folder import check_model
 from tests import upstream
 from tests.tiny_model import save_tiny_model
 

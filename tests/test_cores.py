@@ -1,5 +1,7 @@
 """Tasks on cores of their own: in order, side by side, and no failure leaves work behind."""
 
+import os
+import sys
 import threading
 import time
 
@@ -72,3 +74,30 @@ def test_a_failure_reaches_the_caller_after_all_others_have_ended() -> None:
     assert ended
     with pytest.raises(ZeroDivisionError):
         list(Cores(2).run_stages([1, 0, 2], [lambda x: 1 / x, lambda x: x]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is a process's")
+def test_threads_give_way_and_the_others_do_not() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    assert Cores(2, niceness=15).run([niceness, niceness]) == [15, 15]
+    assert Cores(1).run([niceness]) == [before]
+    assert niceness() == before
+
+
+def test_one_task_alone_runs_in_the_callers_thread_on_one_core() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = Cores(2).run([lambda: (threading.get_ident(), torch.get_num_threads())])
+        assert found == [(threading.get_ident(), 1)]
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            Cores(2).run([lambda: 1 // 0])
+        assert torch.get_num_threads() == 2
+        (other,) = Cores(2, niceness=1).run([threading.get_ident])
+        assert other != threading.get_ident()
+    finally:
+        torch.set_num_threads(before)

@@ -28,7 +28,7 @@ async def local(tmp_path: Path) -> AsyncIterator[LocalEncoder]:
 
 @pytest.fixture
 async def client(local: LocalEncoder) -> AsyncIterator[EncoderClient]:
-    async with serving(local, passages_per_turn=1) as served:
+    async with serving(local, batch_tokens=256) as served:
         client = EncoderClient(served.target)
         yield client
         await client.close()

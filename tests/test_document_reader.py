@@ -37,7 +37,7 @@ def reading(
     torch.manual_seed(0)
     model = EncoderModel(config).eval().requires_grad_(requires_grad=False)
     if fast:
-        prepare(model.backbone, torch.float32)
+        prepare(model, torch.float32)
     rules = ReadingRules((7,), None if config.pooling == "last" else EOS, torch.float32, piece_tokens, "print")
     return model, rules, Cores(cores)
 

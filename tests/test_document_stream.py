@@ -1,4 +1,4 @@
-"""EncodeDocument in a replica behind a real gRPC server: order, limits, turns, cancellation, memory."""
+"""EncodeDocument in a replica behind a real gRPC server: order, limits, lanes, cancellation, memory."""
 
 import asyncio
 import tracemalloc
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from encoder.document_slices import TokenIds
 from encoder.errors import EncoderUnavailable, InvalidInput, MambaSearchError, Overloaded
 from encoder.grpc_errors import error_of
-from encoder.interface import DocumentReading, Encoded
-from services.document_stream import PART_BYTES_MAX, SPAN_TOKENS_MAX, encode_document
-from services.turns import Lane, Turns
+from encoder.interface import DocumentReading, TokenRow
+from services.encoding.document_stream import PART_BYTES_MAX, SPAN_TOKENS_MAX, encode_document
+from services.encoding.hooks import Lane
+from services.encoding.scheduler import Limits, Scheduler
 from tests.fakes import VOCABULARY_SIZE, FakeEncoder, FakeReading
 from tests.replica_serving import ServeLikeStream, serving
 
@@ -50,9 +51,9 @@ class GatedEncoder(FakeEncoder):
         self.readings: list[GatedReading] = []
         self.reads_before_query = 0
 
-    async def encode_queries(self, queries: Sequence[str]) -> Encoded:
+    async def embed_queries(self, rows: Sequence[TokenRow]) -> NDArray[np.float32]:
         self.reads_before_query = self.reads
-        return await super().encode_queries(queries)
+        return await super().embed_queries(rows)
 
     async def open_document(self, *, state: bytes | None = None, keep_state: bool = False) -> DocumentReading:
         reading = GatedReading(self._info, state, keep_state=keep_state)
@@ -63,6 +64,12 @@ class GatedEncoder(FakeEncoder):
     @property
     def reads(self) -> int:
         return sum(reading.reads for reading in self.readings)
+
+
+def make_scheduler(encoder: FakeEncoder) -> Scheduler:
+    embed = {Lane.QUERIES: encoder.embed_queries, Lane.PASSAGES: encoder.embed_passages}
+    limits = Limits(batch_tokens=8192, requests_max=1, tokens_max=10_000, documents_max=1)
+    return Scheduler(embed, limits, side_by_side=False)
 
 
 async def until(condition: Any) -> None:
@@ -162,33 +169,34 @@ async def test_large_states_and_embeddings_travel_in_parts() -> None:
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "expired"])
-async def test_a_call_that_ends_early_reads_no_further_and_frees_its_turn_and_its_place(ending: str) -> None:
+async def test_a_call_that_ends_early_reads_no_further_and_frees_its_place(ending: str) -> None:
     encoder = GatedEncoder()
-    async with serving(encoder, documents_max=1, passages_per_turn=1) as served:
+    async with serving(encoder, documents_max=1, batch_tokens=256) as served:
         messages = [begin(), span([1] * 2560, [2560])]
         call = served.stub.EncodeDocument(iter(messages), timeout=0.5 if ending == "expired" else None)
         await until(lambda: encoder.reads == 1)
         query = asyncio.ensure_future(served.stub.EncodeQueries(encoder_pb2.EncodeQueriesRequest(queries=["word"])))
         if ending == "cancelled":
             await asyncio.sleep(0.05)
-            assert not query.done(), "the first slice holds the turn"
+            assert not query.done(), "the first piece is being read"
             call.cancel()
+        assert await call.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+        await until(lambda: served.replica._scheduler._documents == 0)
+        encoder.gate.set()
         async with asyncio.timeout(5):
             await query
-        encoder.gate.set()
         assert await count_of_chunks(served.stub) == 1
         assert [reading.reads for reading in encoder.readings] == [1, 1]
-        assert await call.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 async def test_a_query_enters_between_slices() -> None:
     encoder = GatedEncoder()
-    async with serving(encoder, passages_per_turn=1) as served:
+    async with serving(encoder, batch_tokens=256) as served:
         call = served.stub.EncodeDocument(iter([begin(), span([1] * 25600, [25600])]))
         await until(lambda: encoder.reads == 1)
 
         asked = served.stub.EncodeQueries(encoder_pb2.EncodeQueriesRequest(queries=["word"]))
-        await until(lambda: served.replica._turns._queues[Lane.QUERIES])
+        await until(lambda: served.replica.queue_state(Lane.QUERIES).requests == 1)
         encoder.gate.set()
         assert [response.WhichOneof("part") async for response in call][-1] == "summary"
         await asked
@@ -196,7 +204,7 @@ async def test_a_query_enters_between_slices() -> None:
     assert encoder.reads_before_query == 1
 
 
-async def test_a_client_that_waits_holds_a_place_but_no_turn_and_not_for_ever() -> None:
+async def test_a_client_that_waits_holds_a_place_but_no_worker_and_not_for_ever() -> None:
     async with serving(FakeEncoder(), documents_max=1, idle_timeout_s=1.0) as served:
         idle = served.stub.EncodeDocument()
         await idle.write(begin())
@@ -211,6 +219,27 @@ async def test_a_client_that_waits_holds_a_place_but_no_turn_and_not_for_ever() 
         assert "No message of the document came for 1 s" in str(await failure_of(responses))
         assert await idle.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert await count_of_chunks(served.stub) == 1
+
+
+class PoisonedReading(FakeReading):
+    """Gives nothing finite for the second chunk."""
+
+    async def read(self, token_ids: TokenIds, chunk_ends: TokenIds) -> NDArray[np.float32]:
+        embeddings = await super().read(token_ids, chunk_ends)
+        embeddings[1:] = np.nan
+        return embeddings
+
+
+async def test_a_chunk_without_an_embedding_is_refused_by_its_place() -> None:
+    class Poisoned(FakeEncoder):
+        async def open_document(self, *, state: bytes | None = None, keep_state: bool = False) -> DocumentReading:
+            return PoisonedReading(self._info, state, keep_state=keep_state)
+
+    async with serving(Poisoned()) as served:
+        error = await failure_of(served.stub.EncodeDocument(iter([begin(), span([1, 2, 3], [1, 3])])))
+        assert isinstance(error, InvalidInput)
+        assert error.field == "chunk_ends[1]"
+        assert "chunk_ends[1] ends has no embedding" in str(error)
 
 
 class CountedStream(ServeLikeStream):
@@ -232,7 +261,7 @@ class CountedStream(ServeLikeStream):
 async def test_nothing_is_read_ahead() -> None:
     encoder, stream = GatedEncoder(), CountedStream(16)
     encoder.gate.set()
-    responses = encode_document(stream, encoder, Turns(1, 1), tokens_per_turn=8192)
+    responses = encode_document(stream, encoder, make_scheduler(encoder), tokens_per_piece=8192)
     taken = [stream.taken async for _ in responses]
     # The message of begin and eight slices a span, each answered before the next is taken.
     assert taken[:128] == [2 + number // 8 for number in range(128)]
@@ -242,7 +271,8 @@ async def test_a_million_tokens_need_no_more_memory_than_few() -> None:
     peaks = []
     for spans in (2, 16):
         tracemalloc.start()
-        async for _ in encode_document(CountedStream(spans), FakeEncoder(), Turns(1, 1), tokens_per_turn=8192):
+        encoder = FakeEncoder()
+        async for _ in encode_document(CountedStream(spans), encoder, make_scheduler(encoder), tokens_per_piece=8192):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -250,9 +280,10 @@ async def test_a_million_tokens_need_no_more_memory_than_few() -> None:
 
 
 async def test_a_stream_that_broke_off_is_no_end_of_a_document() -> None:
-    turns = Turns(1, 1)
+    encoder = FakeEncoder()
+    scheduler, stream = make_scheduler(encoder), CountedStream(1, broken=True)
     with pytest.raises(EncoderUnavailable, match="broke off"):
-        async for _ in encode_document(CountedStream(1, broken=True), FakeEncoder(), turns, tokens_per_turn=8192):
+        async for _ in encode_document(stream, encoder, scheduler, tokens_per_piece=8192):
             pass
-    with turns.document():
+    with scheduler.document():
         pass

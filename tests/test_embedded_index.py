@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -16,9 +17,10 @@ import pytest
 from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, InvalidInput, StorageFull
 from ingest.index.data_directory import LOCK_FILE, MANIFEST_FILE, read_manifest
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import DEFAULT_TENANT, IndexedChunk, IndexHit, StoredChunk
+from ingest.index.engine import SEARCH_THREADS
+from ingest.index.interface import DEFAULT_TENANT, IndexedChunk, IndexHit, IndexStats, StoredChunk
 from ingest.sparse import sparse_passage, sparse_query
-from tests.indexes import EVERYWHERE, key_of, make_record
+from tests.indexes import EVERYWHERE, key_of, make_record, search_dense, search_sparse
 
 DIMENSION = 16
 FINGERPRINT = "model=m chunker=c"
@@ -44,7 +46,7 @@ def make_chunks(first: int, last: int) -> list[IndexedChunk]:
 
 
 async def nearest(index: EmbeddedIndex, number: int) -> IndexHit:
-    return (await index.search_dense(embedding_of(number), 1, EVERYWHERE))[0]
+    return (await search_dense(index, embedding_of(number), 1, EVERYWHERE))[0]
 
 
 def names_in(directory: Path) -> set[str]:
@@ -61,7 +63,7 @@ async def test_all_is_there_after_closing_and_opening(tmp_path: Path) -> None:
     index = await open_index(tmp_path / "new" / "data")
     assert (await index.stats()).chunk_count == 100
     assert (await nearest(index, 42)).chunk.document_id == "doc42"
-    assert (await index.search_sparse(sparse_query("word7"), 1, EVERYWHERE))[0].chunk.document_id == "doc7"
+    assert (await search_sparse(index, sparse_query("word7"), 1, EVERYWHERE))[0].chunk.document_id == "doc7"
     await index.close()
 
 
@@ -191,7 +193,7 @@ async def test_nothing_is_written_to_a_disk_that_is_nearly_full(tmp_path: Path) 
         (lambda data: (data / MANIFEST_FILE).write_text("{"), r"index\.json is corrupt; restore it"),
         (lambda data: (data / MANIFEST_FILE).write_text('{"dimension": 0}'), r"index\.json is corrupt; restore it"),
         (lambda data: (data / MANIFEST_FILE).unlink(), r"index\.json is missing though .*restore that file"),
-        (lambda data: _edit_manifest(data, '"format_version": 2', '"format_version": 1'), "has format 1"),
+        (lambda data: _edit_manifest(data, '"format_version": 3', '"format_version": 2'), "has format 2"),
         (lambda data: (data / "engine-1" / "edge_config.json").write_bytes(b"\0"), "failed on .*restore it"),
         (lambda data: _spoil(data, "payload_index/*-kind-map/tracker.dat"), "failed on .*restore it"),
         (lambda data: _spoil(data, "segment.json"), "failed on .*restore it"),
@@ -320,3 +322,45 @@ async def test_an_optimization_that_fails_is_logged_and_changes_nothing(
     assert (await nearest(index, 129)).chunk.document_id == "doc129"
     await index.close()
     assert names_in(tmp_path) == {LOCK_FILE, MANIFEST_FILE, "engine-1"}
+
+
+async def test_what_was_made_with_other_settings_searches_on_one_thread_as_well(tmp_path: Path) -> None:
+    index = await open_index(tmp_path)
+    await index.upsert_chunks(make_chunks(0, 20))
+    await index.close()
+    settings = tmp_path / "engine-1" / "edge_config.json"
+    written = json.loads(settings.read_text())
+    assert written.pop("max_search_threads") == SEARCH_THREADS
+    settings.write_text(json.dumps(written))
+    index = await open_index(tmp_path)
+    assert json.loads(settings.read_text())["max_search_threads"] == SEARCH_THREADS
+    assert (await nearest(index, 7)).chunk.document_id == "doc7"
+    await index.close()
+
+
+async def test_what_is_committed_and_counted_is_the_same_after_opening(tmp_path: Path) -> None:
+    index = await open_index(tmp_path)
+    await index.upsert_chunks(make_chunks(0, 30))
+    await index.upsert_chunks(make_chunks(0, 3))  # again
+    for number in range(20):
+        assert await index.commit_record(make_record(f"doc{number}"))
+    assert await index.commit_record(make_record("doc5", generation=2))
+    for number in range(4):
+        assert await index.delete_record(key_of(f"doc{number}"), 2)
+    assert await index.delete_chunks(key_of("doc0"), below=2) == 1
+    await index.drop_tombstone(key_of("doc0"), 2)
+    await index.drop_tombstone(key_of("doc1"), 9)  # none of this generation
+    await index.fence(key_of("never came"), 1)
+    expected = {f"doc{number}": (2 if number == 5 else 1,) for number in range(4, 20)}
+    for _ in range(2):
+        answer = await index.search(embedding_of(1), None, 100, EVERYWHERE)
+        assert len(answer.dense) == 29
+        assert answer.committed == expected
+        assert await index.stats() == IndexStats(document_count=16, chunk_count=29)
+        await index.close()
+        index = await open_index(tmp_path)
+    for number in range(4, 20):
+        await index.delete_record(key_of(f"doc{number}"), 3)
+    assert (await index.stats()).document_count == 0
+    assert (await index.search(embedding_of(1), None, 100, EVERYWHERE)).committed == {}
+    await index.close()

@@ -37,6 +37,8 @@ class Servicer(encoder_pb2_grpc.EncoderServiceServicer):
         self.encoder = FakeEncoder()
         self.calls: list[list[str]] = []
         self.applications: list[str] = []
+        self.times_left_ms: list[int] = []
+        self.authorizations: list[str | bytes | None] = []
         self.running = self.running_max = 0
 
     async def GetEncoderInfo(self, request: encoder_pb2.GetEncoderInfoRequest, context: Context) -> Any:
@@ -51,6 +53,8 @@ class Servicer(encoder_pb2_grpc.EncoderServiceServicer):
         )
 
     async def EncodeQueries(self, request: encoder_pb2.EncodeQueriesRequest, context: Context) -> Any:
+        self.times_left_ms.append(request.time_left_ms)
+        self.authorizations.append(dict(context.invocation_metadata() or ()).get("authorization"))
         return await self.answer(list(request.queries), context)
 
     async def EncodePassages(self, request: encoder_pb2.EncodePassagesRequest, context: Context) -> Any:
@@ -125,8 +129,8 @@ async def test_a_refused_text_is_named_by_its_place_in_the_whole_list() -> None:
 
     async with serving(refuse) as (_, client):
         with pytest.raises(InvalidInput, match="That is bad") as refusal:
-            await client.encode_passages(["good"] * 100 + ["bad"] + ["good"] * 100)
-    assert refusal.value.field == "passages[100]"
+            await client.encode_passages(["good"] * 300 + ["bad"] + ["good"] * 100)
+    assert refusal.value.field == "passages[300]"
 
 
 @pytest.mark.parametrize(
@@ -182,6 +186,18 @@ async def test_the_deadline_holds() -> None:
     async with serving(lambda *_: 30.0, timeout_s=0.2) as (_, client):
         with pytest.raises(TimedOut, match="gave no answer in time"):
             await client.encode_queries(["words"])
+
+
+async def test_the_service_is_told_the_time_left_and_the_token() -> None:
+    async with serving(lambda *_: Overloaded("Full.", 0.3), attempts_max=2, timeout_s=5, token="secret") as (
+        servicer,
+        client,
+    ):
+        with pytest.raises(Overloaded):
+            await client.encode_queries(["words"])
+    first, second = servicer.times_left_ms
+    assert 4000 < second <= first - 200 <= 4800
+    assert servicer.authorizations == ["Bearer secret"] * 2
 
 
 async def test_one_failure_ends_the_others() -> None:

@@ -4,8 +4,10 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,7 +17,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
 
 from encoder.client import EncoderClient
-from encoder.errors import FingerprintMismatch, InvalidInput, Overloaded, TimedOut
+from encoder.errors import (
+    EncoderUnavailable,
+    FingerprintMismatch,
+    InvalidInput,
+    Overloaded,
+    TimedOut,
+    Unauthenticated,
+)
 from tests.fake_encoder_service import READS, SLOW_TOKEN
 from tests.fakes import VOCABULARY_SIZE, FakeEncoder
 from tests.float32_encoder import load_float32
@@ -24,6 +33,8 @@ from tests.tiny_model import save_tiny_model
 
 ROOT = Path(__file__).parent.parent
 QUEUED_MAX = 3
+TOKEN = "a-token-of-this-test"
+SLOW_PASSAGE = "slowly " + "word " * 50  # of which a batch holds one
 
 
 class Service:
@@ -48,7 +59,12 @@ class Service:
             timeout_s=timeout_s,
             attempts_max=attempts_max,
             concurrency_max=16,
+            token=TOKEN,
         )
+
+
+def metadata_for(application: str) -> tuple[tuple[str, str], ...]:
+    return (("application", application), ("authorization", f"Bearer {TOKEN}"))
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +76,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "MAMBASEARCH_ENCODER_PORT": str(port),
         "MAMBASEARCH_ENCODER_MAX_QUEUED_REQUESTS": str(QUEUED_MAX),
         "MAMBASEARCH_ENCODER_MAX_ONGOING_REQUESTS": "16",
+        "MAMBASEARCH_ENCODER_TOKEN": TOKEN,
         "MAMBASEARCH_ENCODER_DOCUMENTS_MAX": "1",
-        "MAMBASEARCH_ENCODER_PASSAGES_PER_TURN": "1",
+        "MAMBASEARCH_ENCODER_BATCH_TOKENS": "64",
         "MAMBASEARCH_RAY_DIR": str(ray_dir),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
     }
     command = [sys.executable, "-m", "tests.fake_encoder_service", str(model)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -75,7 +92,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 async def test_embeddings_are_the_replicas_own(service: Service) -> None:
     client = service.client()
-    texts = [f"passage number {number}" for number in range(200)]
+    texts = [f"passage number {number}" for number in range(600)]
     encoded = await client.encode_passages(texts)
     expected = await FakeEncoder().encode_passages(texts)
     np.testing.assert_array_equal(encoded.embeddings, expected.embeddings)
@@ -89,9 +106,9 @@ async def test_embeddings_are_the_replicas_own(service: Service) -> None:
 async def test_refusals_name_the_field_and_its_place(service: Service) -> None:
     client = service.client()
     with pytest.raises(InvalidInput, match="empty or only white space") as refusal:
-        await client.encode_passages([*["word"] * 150, " "])
-    assert refusal.value.field == "passages[150]"
-    with pytest.raises(InvalidInput, match="over 512 tokens") as refusal:
+        await client.encode_passages([*["word"] * 350, " "])
+    assert refusal.value.field == "passages[350]"
+    with pytest.raises(InvalidInput, match="the limit is 512") as refusal:
         await client.encode_queries(["word " * 600])
     assert refusal.value.field == "queries[0]"
     await client.close()
@@ -101,7 +118,7 @@ async def test_status_carries_field_violations(service: Service) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await stub.EncodeQueries(encoder_pb2.EncodeQueriesRequest(), metadata=(("application", "query-encoder"),))
+            await stub.EncodeQueries(encoder_pb2.EncodeQueriesRequest(), metadata=metadata_for("query-encoder"))
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     details = dict(failure.value.trailing_metadata())["grpc-status-details-bin"]
     bad_request = error_details_pb2.BadRequest()
@@ -110,13 +127,40 @@ async def test_status_carries_field_violations(service: Service) -> None:
     assert failure.value.details() == bad_request.field_violations[0].description
 
 
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [
+        ("mambasearch.v1.EncoderService/EncodeQueries", b"\x0a\x02\xff\xff"),  # a text that is no UTF-8
+        ("mambasearch.v1.EncoderService/EncodePassages", b"\x0a\x7f"),
+        ("mambasearch.v1.EncoderService/GetEncoderInfo", b"\xff"),
+        ("mambasearch.v1.EncoderService/EncodeDocument", b"\x0a\x7f"),
+        ("grpc.health.v1.Health/Check", b"\x0a\x7f"),
+    ],
+)
+async def test_what_is_no_message_is_the_callers_fault(service: Service, method: str, data: bytes) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        metadata = metadata_for("query-encoder")
+        call: Any
+        if method.endswith("EncodeDocument"):
+            stream = channel.stream_stream(f"/{method}", request_serializer=bytes)
+            call = stream(iter([data]), metadata=metadata, timeout=20)
+            # Serve sends a status after an empty response only.
+            assert await call.read() == b""
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+        else:
+            call = channel.unary_unary(f"/{method}", request_serializer=bytes)(data, metadata=metadata, timeout=20)
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert (await call.details()).startswith(f"The message of {len(data)} bytes cannot be read; ")
+
+
 async def test_unforeseen_failures_show_an_incident_and_nothing_else(service: Service) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await stub.EncodeQueries(
                 encoder_pb2.EncodeQueriesRequest(queries=["crash secret"]),
-                metadata=(("application", "query-encoder"),),
+                metadata=metadata_for("query-encoder"),
             )
     assert failure.value.code() is grpc.StatusCode.INTERNAL
     assert "incident" in failure.value.details()
@@ -133,7 +177,7 @@ async def test_a_full_queue_refuses_with_a_delay_and_a_patient_client_gets_throu
     refusals = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
     assert 1 <= len(refusals) <= 4
     assert all(0.1 <= refusal.retry_after_s <= 10 for refusal in refusals)
-    assert all("queue is full" in str(refusal) for refusal in refusals)
+    assert all("queue of queries is full" in str(refusal) for refusal in refusals)
     assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == len(outcomes) - len(refusals)
     assert not isinstance(outcomes[-1], BaseException)
     await hasty.close()
@@ -192,7 +236,7 @@ async def test_a_call_that_ends_early_is_read_no_further(service: Service, kind:
     if kind == "document":
         slow = asyncio.ensure_future(client.encode_document([SLOW_TOKEN] * 64 * 256, [64 * 256]))
     else:
-        slow = asyncio.ensure_future(client.encode_passages(["slowly"] * 64))
+        slow = asyncio.ensure_future(client.encode_passages([SLOW_PASSAGE] * 64))
     if ending == "cancelled":
         while await reads() < before + 3:  # noqa: ASYNC110 - each asks the replica, and enters between slices
             await asyncio.sleep(0)
@@ -239,10 +283,56 @@ async def test_health(service: Service) -> None:
         assert failure.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_callers_without_the_token_are_refused_but_for_health(service: Service) -> None:
+    for token in (None, "another-token-than-this"):
+        client = EncoderClient(f"127.0.0.1:{service.port}", query_application="query-encoder", token=token)
+        with pytest.raises(Unauthenticated, match="MAMBASEARCH_ENCODER_TOKEN"):
+            await client.encode_queries(["word"])
+        await client.close()
+    assert await health_of(service, "query-encoder") == "SERVING"
+
+
+async def health_of(service: Service, application: str) -> str:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(
+                health_pb2.HealthCheckRequest(), metadata=(("application", application),), timeout=10
+            )
+        except grpc.aio.AioRpcError as error:
+            return str(error.code().name)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+async def test_a_wedged_encoder_says_so_and_is_replaced(service: Service) -> None:
+    client = service.client(timeout_s=2)
+    with pytest.raises(TimedOut):
+        await client.encode_queries(["wedge"])
+    seen = set()
+    async with asyncio.timeout(150):
+        while "NOT_SERVING" not in seen:
+            seen.add(await health_of(service, "query-encoder"))
+            await asyncio.sleep(0.5)
+        with pytest.raises(EncoderUnavailable):
+            await client.info()
+        assert await health_of(service, "passage-encoder") == "SERVING"
+        while await health_of(service, "query-encoder") != "SERVING":  # noqa: ASYNC110 - asks the service
+            await asyncio.sleep(0.5)
+    await client.close()
+    client = service.client()
+    assert (await client.encode_queries(["word"])).embeddings.shape == (1, 384)
+    await client.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_listens_beyond_loopback_and_nothing_is_left(service: Service) -> None:
-    pids = descendants(service.process.pid) | {service.process.pid}
-    addresses = listening_addresses(pids)
+    ends = time.monotonic() + 30  # a replica that was wedged before has ten seconds to end, and ends them
+    while True:
+        pids = descendants(service.process.pid) | {service.process.pid}
+        addresses = listening_addresses(pids)
+        if len([port for name, port in addresses if name != "loopback"]) <= 3 or time.monotonic() > ends:
+            break
+        time.sleep(0.5)
     assert ("loopback", service.port) in addresses
     # Each replica's own port, which asks for the secret of this run.
     assert len([port for name, port in addresses if name != "loopback"]) <= 3

@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from encoder.errors import Unavailable
-from services.encoder_watch import watch
+from services.encoding.watch import watch
 
 
 class Health(health.HealthServicer):

@@ -18,7 +18,7 @@ from ingest.chunking import Chunker
 from ingest.index.embedded import EmbeddedIndex
 from ingest.index.interface import VectorIndex
 from ingest.index.memory import MemoryIndex
-from services.evaluation import Evaluation, System, evaluate_set
+from services.evaluation.evaluation import Evaluation, System, evaluate_set
 from tests.fakes import FakeEncoder
 from tests.test_evaluation_datasets import SHIPPED, write_set
 

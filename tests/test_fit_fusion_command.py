@@ -7,7 +7,7 @@ import pytest
 
 from services import in_process
 from services.cli.app import run
-from services.fusion import FUSION_FILE, FusionWeights
+from services.search.fusion import FUSION_FILE, FusionWeights
 from tests.test_evaluation import CORPUS, QRELS, QUERIES
 from tests.test_evaluation_datasets import write_set
 from tests.tiny_model import save_tiny_model

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from encoder.errors import CheckpointError, InvalidInput
 from encoder.model_config import DEFAULT_MODEL_FOLDER
-from services.fusion import FUSION_FILE, FusionWeights, Half, features, fuse
+from services.search.fusion import FUSION_FILE, FusionWeights, Half, features, fuse
 
 CONSTANT = FusionWeights(intercept=math.log(0.1), best_sparse=0, dense_gap=0)
 BY_QUERY = FusionWeights(intercept=-2.1, best_sparse=-0.5, dense_gap=-2.5)

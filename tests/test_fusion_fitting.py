@@ -14,10 +14,10 @@ from encoder.tokenizer import Tokenizer
 from ingest.chunk_encoding import ChunksAlone
 from ingest.chunking import Chunker
 from ingest.index.memory import MemoryIndex
-from services.evaluation import System, evaluate_set
-from services.fusion import Features, FusionWeights
-from services.fusion_fitting import fit
-from services.fusion_material import CANDIDATES, Material, describe, gather
+from services.evaluation.evaluation import System, evaluate_set
+from services.search.fusion import Features, FusionWeights
+from services.search.fusion_fitting import fit
+from services.search.fusion_material import CANDIDATES, Material, describe, gather
 from tests.fakes import FakeEncoder
 from tests.test_evaluation import CORPUS, QRELS, QUERIES
 from tests.test_evaluation_datasets import SHIPPED, write_set

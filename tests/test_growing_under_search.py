@@ -29,7 +29,9 @@ from ingest.index.server import ServerIndex
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome
-from services.searcher import Searcher, SearchMode
+from services.search.requests import SearchRequest
+from services.search.results import SearchMode
+from services.search.searcher import Searcher
 from tests.benchmarks.replacing.interrupting import Failing, Interrupted
 from tests.fakes import FakeEncoder
 from tests.indexing import make_chunker
@@ -95,7 +97,7 @@ async def test_no_answer_misses_what_was_there(
             for mode in SearchMode:
                 before = known
                 async with asyncio.timeout(SEARCH_S_MAX):
-                    hits = (await searcher.search("lighthouse", mode, 200)).hits
+                    hits = (await searcher.search(SearchRequest("lighthouse", mode, 200))).hits
                 parts = sorted(int(hit.chunk.text.split()[-3]) for hit in hits)
                 assert parts[:before] == list(range(before)), (mode, before, parts)
                 assert len(parts) == len(set(parts)), (mode, parts)

@@ -11,6 +11,8 @@ from encoder.grpc_errors import DETAILS_KEY, code_of, error_of, status_of
 
 CASES = [
     (errors.InvalidInput("top_k", "top_k is 300; 1 to 200 are allowed."), grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.Unauthenticated("Nobody."), grpc.StatusCode.UNAUTHENTICATED),
+    (errors.PermissionDenied("Not you."), grpc.StatusCode.PERMISSION_DENIED),
     (errors.NotFound("No such document."), grpc.StatusCode.NOT_FOUND),
     (errors.FingerprintMismatch("Another model."), grpc.StatusCode.FAILED_PRECONDITION),
     (errors.CheckpointError("No config.json."), grpc.StatusCode.FAILED_PRECONDITION),
@@ -46,6 +48,19 @@ def test_there_and_back(error: errors.MambaSearchError, code: grpc.StatusCode) -
     assert type(back) is type(error)
     assert vars(back) == vars(error)
     assert str(back) == str(error)
+
+
+def test_the_details_hold_the_message_whatever_the_transport_says() -> None:
+    told = errors.TimedOut("The request's time was over.")
+    back = error_of(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "Stream removed (Deadline Exceeded)",
+        [(DETAILS_KEY, status_of(told).SerializeToString())],
+        unavailable=errors.EncoderUnavailable,
+        service="the encoder service at h:1",
+    )
+    assert type(back) is errors.TimedOut
+    assert str(back) == str(told)
 
 
 def test_details_say_what_a_client_can_act_on() -> None:

@@ -14,7 +14,7 @@ from tests import upstream
 from tests.fake_hub import hub_running
 
 CHECK = (
-    "import sys; from pathlib import Path; from services.model_folder import check_model;"
+    "import sys; from pathlib import Path; from services.encoding.model_folder import check_model;"
     "config, fingerprint = check_model(Path(sys.argv[1])); print(config.name, config.d_model, fingerprint)"
 )
 COMMAND = "import sys; from services.cli.app import run; sys.exit(run(sys.argv[1:]))"

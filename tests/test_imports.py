@@ -11,11 +11,11 @@ LIGHT = [
     "services.search_service",
     "services.ingest_service",
     "services.index_owner",
-    "services.supervisor",
-    "services.preflight",
+    "services.machine.supervisor",
+    "services.machine.preflight",
     "services.settings",
-    "services.searcher",
-    "services.encoder_replica",
+    "services.search.searcher",
+    "services.encoding.replica",
     "services.cli",
 ]
 # Ray is imported once its environment is set, torch where the replica loads its model.

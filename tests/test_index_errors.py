@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc.aio import AioRpcError, Metadata
-from mambasearch.v1 import index_pb2
+from mambasearch.v1 import index_pb2, index_search_pb2
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException
@@ -19,7 +19,7 @@ from ingest.index import wire
 from ingest.index.interface import DocumentKey, IndexedChunk, Scope, SparseVector, StoredChunk
 from ingest.index.records import Change, committing, fencing
 from ingest.index.server import ServerIndex
-from tests.indexes import make_record
+from tests.indexes import make_record, search_dense
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")
 
@@ -65,7 +65,7 @@ async def test_errors_of_a_server(
     for method in ("query_points", "upsert", "delete", "count", "retrieve", "scroll"):
         monkeypatch.setattr(index._client, method, fail)
     for call in (
-        index.search_dense(np.ones(2, dtype=np.float32), 1, Scope()),
+        search_dense(index, np.ones(2, dtype=np.float32), 1, Scope()),
         index.upsert_chunks([make_chunk()]),
         index.commit_record(make_record("d")),
         index.fence(KEY, 1),
@@ -171,16 +171,30 @@ async def test_rivals_without_end_are_told_of(index: ServerIndex, monkeypatch: p
     [
         index_pb2.UpsertChunksRequest(chunks=[index_pb2.IndexChunk()], embeddings=b"1234"),
         index_pb2.UpsertChunksRequest(
-            chunks=[index_pb2.IndexChunk()], embeddings=b"123", sparse=[index_pb2.TermWeights()]
+            chunks=[index_pb2.IndexChunk()], embeddings=b"123", sparse=[index_search_pb2.TermWeights()]
         ),
         index_pb2.UpsertChunksRequest(
-            chunks=[index_pb2.IndexChunk()], embeddings=b"1234", sparse=[index_pb2.TermWeights(indices=[1])]
+            chunks=[index_pb2.IndexChunk()], embeddings=b"1234", sparse=[index_search_pb2.TermWeights(indices=[1])]
         ),
     ],
 )
 def test_messages_that_disagree_with_themselves(message: index_pb2.UpsertChunksRequest) -> None:
     with pytest.raises(InvalidInput):
         wire.upsert_from_message(message)
+
+
+@pytest.mark.parametrize("name", ["{{7*7}}", "", "Kind", "a.b", "x" * 65])
+def test_names_that_no_metadata_have_reach_no_engine(name: str) -> None:
+    """In an engine's path they would mean something else, or nothing."""
+    record = wire.record_to_message(make_record("d"))
+    record.metadata[name].number = 1.5
+    with pytest.raises(InvalidInput, match="small letters"):
+        wire.record_from_message(record)
+    chunks = wire.upsert_to_message([make_chunk()])
+    chunks.fields_of[0] = 1
+    chunks.fields.add().ranges[name.replace("x", "xx")] = 1.5
+    with pytest.raises(InvalidInput, match=r"fields\.ranges"):
+        wire.upsert_from_message(chunks)
 
 
 def test_term_weights_travel_exactly() -> None:

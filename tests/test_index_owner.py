@@ -20,7 +20,7 @@ from ingest.index.interface import DEFAULT_TENANT, IndexedChunk, StoredChunk
 from ingest.index.remote import RemoteIndex
 from ingest.sparse import sparse_passage, sparse_query
 from services.index_owner import SERVICE
-from tests.indexes import EVERYWHERE
+from tests.indexes import EVERYWHERE, search_sparse
 from tests.processes import free_port
 
 DIMENSION = 4
@@ -79,7 +79,7 @@ async def test_clients_share_the_index_and_the_directory_is_theirs_alone(tmp_pat
     async with running(tmp_path, port):
         writer, reader = await connect(port), await connect(port)
         await writer.upsert_chunks([make_chunk(number) for number in range(10)])
-        (hit,) = await reader.search_sparse(sparse_query("word7"), 5, EVERYWHERE)
+        (hit,) = await search_sparse(reader, sparse_query("word7"), 5, EVERYWHERE)
         assert hit.chunk.chunk_index == 7
         with pytest.raises(FingerprintMismatch, match="model=other"):
             await connect(port, "model=other")

@@ -15,7 +15,7 @@ from encoder.layouts.opening import open_model
 from encoder.layouts.special_tokens import read_special_tokens
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.sizes import SIZES
-from services.model_folder import check_model
+from services.encoding.model_folder import check_model
 from tests import upstream
 
 INDEX = "model.safetensors.index.json"
@@ -290,7 +290,8 @@ def test_nothing_here_needs_torch(tmp_path: Path) -> None:
     write(tmp_path, "config.json", CODESTRAL_HUGGING_FACE)
     upstream.write_tokenizer(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from services.model_folder import check_model; import encoder.sizes;"
+        "import sys; from pathlib import Path; import encoder.sizes;"
+        "from services.encoding.model_folder import check_model;"
         "from encoder.tokenizer import Tokenizer; from encoder.layouts.opening import open_model;"
         "print(open_model(Path(sys.argv[1])).config.n_layers, Tokenizer.load(Path(sys.argv[1])).vocabulary_size);"
         "print(*{'torch', 'transformers', 'huggingface_hub'} & set(sys.modules))"

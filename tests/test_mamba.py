@@ -14,6 +14,7 @@ from encoder.mixers import LayerState
 from encoder.model import EncoderModel
 from encoder.model_config import ModelConfig, load_model_config
 from encoder.packing import Packing
+from tests.random_weights import model_of
 from tests.scans import SEEDS, marks, relative_error, sequences
 from tests.tiny_model import tiny_config
 
@@ -68,7 +69,7 @@ def test_hidden_states_equal_upstream(architecture: str, length: int, fast: bool
     with torch.inference_mode():
         expected = upstream_twin(backbone)(tokens, use_cache=False).last_hidden_state
         if fast:
-            prepare(backbone, torch.float32)
+            prepare(model_of(backbone), torch.float32)
         found, _ = backbone(tokens, torch.float32)
     assert relative_error(found, expected) <= 1e-4
 
@@ -83,7 +84,7 @@ def test_pieces_equal_the_whole(cuts: list[int], kind: str, fast: bool) -> None:
     with torch.inference_mode():
         whole, _ = backbone(tokens, torch.float32)
         if fast:
-            prepare(backbone, torch.float32)
+            prepare(model_of(backbone), torch.float32)
         states: list[LayerState | None] | None = None
         parts = []
         for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 500], strict=True):
@@ -104,7 +105,7 @@ def test_packed_sequences_do_not_see_one_another(length: int, seed: int, kind: s
     with torch.inference_mode():
         alone = torch.cat([backbone(part, torch.float32)[0] for part in tokens.split(lengths, dim=1)], dim=1)
         if fast:
-            prepare(backbone, torch.float32)
+            prepare(model_of(backbone), torch.float32)
         packed, _ = backbone(tokens, torch.float32, packing=Packing.of(lengths, 4))
     assert relative_error(packed, alone) <= 1e-4
 
@@ -141,7 +142,7 @@ def test_the_fast_path_survives_decays_too_strong_for_it() -> None:
     tokens = torch.randint(0, 100, (1, 300))
     with torch.inference_mode():
         expected, _ = backbone(tokens, torch.float32)
-        assert prepare(backbone, torch.float32).name == "factored scan"
+        assert prepare(model_of(backbone), torch.float32).name == "factored scan"
         found, _ = backbone(tokens, torch.float32)
     assert relative_error(found, expected) <= 1e-4
 

@@ -8,8 +8,8 @@ import pytest
 
 from encoder.errors import CheckpointError, FingerprintMismatch, InUse, InvalidInput, MambaSearchError
 from ingest.index.data_directory import DataDirectory
-from services.local_machine import ray_directory, target_of
-from services.preflight import check, parts_of
+from services.machine.local_machine import ray_directory, target_of
+from services.machine.preflight import check, page_address, parts_of
 from services.settings import RAY_DIR_CHARS_MAX, EncoderSettings, IngestSettings, SearchSettings, UpSettings
 from tests.processes import free_port
 from tests.tiny_model import save_tiny_model
@@ -22,7 +22,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def make_settings(tmp_path: Path, models: list[Path], **changes: object) -> UpSettings:
-    ports = {f"{part}_port": free_port() for part in ("encoder", "search", "ingest", "index")}
+    ports = {f"{part}_port": free_port() for part in ("encoder", "search", "http", "ingest", "index")}
     folders = {"query_model": models[0], "passage_model": models[-1], "data_dir": tmp_path / "data"}
     return UpSettings.load({**ports, **folders, **changes})
 
@@ -49,7 +49,7 @@ def test_a_port_in_use(tmp_path: Path, models: list[Path]) -> None:
 
 
 def test_an_address_that_is_not_ours(tmp_path: Path, models: list[Path]) -> None:
-    message = refusal_of(make_settings(tmp_path, models, search_host="192.0.2.77"), InUse)
+    message = refusal_of(make_settings(tmp_path, models, search_host="192.0.2.77", allow_insecure=True), InUse)
     assert re.match(r"search_port \d+ on 192.0.2.77 cannot be had \(Cannot assign requested address\)", message)
 
 
@@ -106,9 +106,13 @@ def test_parts_are_told_where_the_others_are(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert EncoderSettings.load().encoder_port == settings.encoder_port
+    token = EncoderSettings.load().shown_token()
+    assert token is not None
+    assert token != parts_of(settings, Path("/tmp/short"))[1]["MAMBASEARCH_ENCODER_TOKEN"], "one for each run"
     for told in (SearchSettings.load(), IngestSettings.load()):
         assert told.encoder_target == f"127.0.0.1:{settings.encoder_port}"
         assert told.index_target == f"127.0.0.1:{settings.index_port}"
+        assert told.shown_token() == token
         assert (told.encoder_query_application == told.encoder_passage_application) == shared
     assert set(parts[1].applications) == ({"encoder"} if shared else {"query-encoder", "passage-encoder"})
 
@@ -137,3 +141,17 @@ def test_rays_directory_is_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert made.is_dir()
     assert len(str(made)) <= RAY_DIR_CHARS_MAX
     made.rmdir()
+
+
+def test_the_page_has_an_address_and_its_service_knows_the_worker(tmp_path: Path, models: list[Path]) -> None:
+    settings = make_settings(tmp_path, models[:1], http_host="0.0.0.0", allow_insecure=True)
+    assert page_address(settings) == f"http://127.0.0.1:{settings.http_port}/"
+    _, environment = parts_of(settings, tmp_path)
+    assert environment["MAMBASEARCH_INGEST_TARGET"] == f"127.0.0.1:{settings.ingest_port}"
+    assert page_address(make_settings(tmp_path, models[:1], http_port=0)) is None
+
+
+def test_the_page_is_not_shown_to_others_without_encryption_and_keys(tmp_path: Path, models: list[Path]) -> None:
+    with pytest.raises(InvalidInput, match=r"http_host is 0\.0\.0\.0, which others reach: give tls_cert"):
+        make_settings(tmp_path, models[:1], http_host="0.0.0.0")
+    make_settings(tmp_path, models[:1], http_host="0.0.0.0", http_port=0)

@@ -1,4 +1,4 @@
-"""What README.md says is so: its commands run, its table of settings is the code's, its files and targets exist."""
+"""What README.md and docs say is so: their commands run, the settings are the code's, files and targets exist."""
 
 import os
 import re
@@ -23,10 +23,14 @@ from tests.serving import services_running
 from tests.tiny_model import save_tiny_model
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+}
 BLOCKS = {
     found["name"]: found["code"]
-    for found in re.finditer(r"<!-- run: (?P<name>[\w-]+) -->\n```\w+\n(?P<code>.*?)```", README, re.DOTALL)
+    for page in PAGES.values()
+    for found in re.finditer(r"<!-- run: (?P<name>[\w-]+) -->\n```\w+\n(?P<code>.*?)```", page, re.DOTALL)
 }
 
 
@@ -104,23 +108,25 @@ def test_the_client_works_with_nothing_of_ours(tmp_path: Path) -> None:
 
 
 def test_the_settings_table_is_the_codes() -> None:
-    _, _, rest = README.partition(BEGIN + "\n")
+    _, _, rest = PAGES["docs/settings.md"].partition(BEGIN + "\n")
     table, _, _ = rest.partition("\n" + END)
-    assert table == render_table(), "run `make readme`"
+    assert table == render_table(), "run `make settings-table`"
 
 
-def test_every_make_target_it_names_exists() -> None:
+def test_every_make_target_they_name_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
     named = {
-        word for page in pages() for word in re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)(?![\w*-])", page, re.MULTILINE)
+        word
+        for page in PAGES.values()
+        for word in re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)(?![\w*-])", page, re.MULTILINE)
     }
     assert {"demo", "setup", "test", "check", "evaluate"} <= named
     assert named <= targets
 
 
-def test_every_file_on_its_map_exists_and_every_module_is_on_it() -> None:
-    section = README.partition("## Map of the house")[2].partition("```")[2].partition("```")[0]
+def test_every_file_on_the_map_exists_and_every_module_is_on_it() -> None:
+    section = PAGES["docs/map.md"].partition("```")[2].partition("```")[0]
     assert section
     room, named = "", set()
     for line in section.splitlines():
@@ -142,24 +148,14 @@ def test_every_file_on_its_map_exists_and_every_module_is_on_it() -> None:
     assert not sorted(modules - named)
 
 
-def test_links_to_our_own_files_lead_somewhere() -> None:
-    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text(encoding="utf-8")):
-            assert (ROOT / target).exists(), f"{name} links to {target}"
-
-
 def test_files_that_the_architecture_names_exist() -> None:
-    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:encoder|ingest|services|tests|proto|demo)/[\w./]+\.(?:py|proto))`", page))
+    kinds = r"`((?:encoder|ingest|services|tests|proto|demo)/[\w./]+\.(?:py|proto))`"
+    named = set(re.findall(kinds, PAGES["ARCHITECTURE.md"]))
     assert len(named) > 15
     assert not sorted(name for name in named if not (ROOT / name).exists())
 
 
 @pytest.mark.parametrize("kind", _EXIT_CODES)
 def test_every_exit_code_is_named(kind: type[InvalidInput]) -> None:
-    section = README.partition("Exit codes:")[2].partition("\n\n")[0]
+    section = PAGES["docs/commands.md"].partition("Exit codes:")[2].partition("\n\n")[0]
     assert re.search(rf"\b{_EXIT_CODES[kind]}\b", section), f"exit code of {kind.__name__}"
-
-
-def pages() -> list[str]:
-    return [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

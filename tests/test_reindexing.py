@@ -32,9 +32,9 @@ from ingest.reindexing import Pass, Reindexer
 from ingest.sparse import sparse_query
 from services.grpc_server import GrpcServer
 from services.index_owner import SERVICE, IndexOwner
-from services.reindexing import Mover, reindex_collection, reindex_directory
+from services.moving.reindexing import Mover, reindex_collection, reindex_directory
 from tests.fakes import FakeEncoder
-from tests.indexes import EVERYWHERE
+from tests.indexes import EVERYWHERE, search_sparse
 from tests.moving import NEW, OLD, OLD_DIMENSION, NewEncoder, check_moved, new_chunker
 from tests.pipelining import make_chunker, make_document
 from tests.qdrant_over_grpc import qdrant_over_grpc
@@ -214,7 +214,7 @@ async def test_a_directory_is_exchanged_when_its_service_stops(
             assert manifest is not None
             assert manifest.fingerprint == OLD.fingerprint
             await ingestor.ingest(make_document("last", 6))  # after everything had been copied
-            assert await remote.search_sparse(sparse_query("word"), 3, EVERYWHERE)
+            assert await search_sparse(remote, sparse_query("word"), 3, EVERYWHERE)
     await moving
     names_left = await asyncio.to_thread(lambda: sorted(path.name for path in tmp_path.iterdir()))
     assert names_left == ["engine-2", "index.json", "lock"]
@@ -223,7 +223,7 @@ async def test_a_directory_is_exchanged_when_its_service_stops(
     index = await open_embedded(tmp_path, NEW)
     names = {*(f"d{number}" for number in range(9)), "late", "last"}
     await check_moved(index, {DocumentKey("default", name) for name in names})
-    hits = await index.search_sparse(sparse_query("number32"), 5, EVERYWHERE)
+    hits = await search_sparse(index, sparse_query("number32"), 5, EVERYWHERE)
     assert {hit.chunk.document_id for hit in hits} == {"d0"}
     await index.close()
     with pytest.raises(InvalidInput, match="already"):

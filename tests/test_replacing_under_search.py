@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher import SearchMode
+from services.search.results import SearchMode
 from tests.benchmarks.replacing.replacing import READERS, STEPS, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant")

@@ -54,8 +54,10 @@ def test_factored_equals_recurrence(length: int, groups: int, start: str, decay:
         *[tensor.double() for tensor in tensors], None if first is None else first.double(), seq_idx
     )
     assert result[1] is not None
-    assert relative_error(result[0], expected) <= 1e-4
-    assert relative_error(result[1], expected_state) <= 1e-4
+    # A chunk's decays add up to 120 at most, where float32 is spaced by 2 ** -17: 64 sums are off by 64 * 2 ** -18 at
+    # most, and so is, relatively, what exp makes of them.
+    assert relative_error(result[0], expected) <= 64 * 2**-18
+    assert relative_error(result[1], expected_state) <= 64 * 2**-18
 
 
 def _strongest_decay(tensors: tuple[torch.Tensor, ...]) -> float:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,17 +14,18 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from mambasearch.v1 import search_pb2, search_pb2_grpc
 
-from encoder.errors import EncoderUnavailable, FingerprintMismatch, IndexUnavailable
+from encoder.errors import EncoderUnavailable, FingerprintMismatch, IndexUnavailable, Overloaded
 from encoder.interface import Encoded, Encoder, EncoderInfo
 from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import IndexHit, IndexStats, Scope, SparseVector, VectorIndex
+from ingest.index.interface import IndexAnswer, IndexStats, VectorIndex
 from services.backends import Backends
 from services.grpc_server import GrpcServer
+from services.search.many import StreamLimits
+from services.search.searcher import Searcher
 from services.search_service import SERVICE, SearchServicer
-from services.searcher import Searcher
 from tests.fakes import FakeEncoder
 from tests.indexing import make_chunker, put
 
@@ -39,18 +41,23 @@ DOCUMENT = Document(
 
 
 class MoodyEncoder(FakeEncoder):
-    """Away, slow or broken, as told."""
+    """Away, full, slow or broken, as told."""
 
     away = False
+    full = False
     broken = False
     delay_s = 0.0
 
     async def info(self) -> EncoderInfo:
+        if self.full:
+            raise Overloaded("The encoder is full.", 0.5)
         if self.away:
             raise EncoderUnavailable("The encoder is away.")
         return await super().info()
 
     async def encode_queries(self, queries: Sequence[str]) -> Encoded:
+        if self.full:
+            raise Overloaded("The encoder is full.", 0.5)
         if self.away:
             raise EncoderUnavailable("The encoder is away.")
         if self.broken:
@@ -60,19 +67,22 @@ class MoodyEncoder(FakeEncoder):
 
 
 class MoodyIndex(EmbeddedIndex):
-    """Away, as told."""
+    """Away or full, as told."""
 
     away = False
+    full = False
 
     async def stats(self) -> IndexStats:
+        if self.full:
+            raise Overloaded("The index is full.", 0.5)
         if self.away:
             raise IndexUnavailable("The index is away.")
         return await super().stats()
 
-    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
+    async def search(self, *arguments: Any, **options: Any) -> IndexAnswer:
         if self.away:
             raise IndexUnavailable("The index is away.")
-        return await super().search_sparse(sparse, limit, scope)
+        return await super().search(*arguments, **options)
 
 
 @dataclass
@@ -110,7 +120,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         return Searcher(used, opened, TOKENIZER)
 
     backends = Backends(encoder, open_index, make, "chunker-1")
-    servicer = SearchServicer(backends, timeout_s=2, concurrency_max=4)
+    servicer = SearchServicer(backends, timeout_s=2, concurrency_max=4, stream_limits=StreamLimits(idle_s=5, send_s=5))
     server = GrpcServer(
         SERVICE,
         lambda grpc_server: search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, grpc_server),
@@ -248,6 +258,26 @@ async def test_health_follows_encoder_and_index(running: Running) -> None:
     running.index.away = False
     assert await running.status() == serving
     assert running.fingerprints == ["model=fake chunker=chunker-1"] * 2
+    assert (await running.stub.Search(search_pb2.SearchRequest(query="apples"))).hits
+
+
+async def test_who_is_full_is_not_away(running: Running) -> None:
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    running.encoder.full = True
+    assert await running.status() == not_serving
+    starting = await failure_of(running.stub.Search(search_pb2.SearchRequest(query="apples")))
+    assert starting.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    running.encoder.full = False
+    assert await running.status() == serving
+    running.encoder.full = running.index.full = True
+    assert await running.status() == serving
+    full = await failure_of(running.stub.Search(search_pb2.SearchRequest(query="apples")))
+    assert (full.code(), full.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "The encoder is full.")
+
+    running.encoder.full = running.index.full = False
+    assert await running.status() == serving
+    assert len(running.fingerprints) == 1  # nothing was connected anew
     assert (await running.stub.Search(search_pb2.SearchRequest(query="apples"))).hits
 
 

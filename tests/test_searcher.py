@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,12 @@ from encoder.model_config import DEFAULT_MODEL_FOLDER
 from encoder.tokenizer import Tokenizer
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import BATCH_CHUNKS_MAX, LIMIT_MAX, DocumentKey, IndexHit, Scope, SparseVector
+from ingest.index.interface import BATCH_CHUNKS_MAX, LIMIT_MAX, ChunkKey, IndexAnswer, Scope, SparseVector
 from ingest.index.points import segments_of
-from services.fusion import Features, FusionWeights
-from services.searcher import Searcher, SearchMode
+from services.search.fusion import Features, FusionWeights
+from services.search.requests import RetrieveRequest, SearchRequest
+from services.search.results import SearchMode
+from services.search.searcher import Searcher
 from tests.fakes import FakeEncoder
 from tests.indexes import make_chunk, make_record
 from tests.indexing import commit, make_chunker, put, write_chunks
@@ -45,9 +48,9 @@ class Recording(EmbeddedIndex):
 
     searches = 0
 
-    async def search_dense(self, *arguments: object) -> list:
+    async def search(self, *arguments: Any, **options: Any) -> IndexAnswer:
         self.searches += 1
-        return await super().search_dense(*arguments)
+        return await super().search(*arguments, **options)
 
 
 @dataclass
@@ -74,7 +77,7 @@ async def filled(setting: Setting) -> Setting:
 
 @pytest.mark.parametrize("mode", SearchMode)
 async def test_each_mode_finds_the_chunk(filled: Setting, mode: SearchMode) -> None:
-    found = await filled.searcher.search("the keeper burned his furniture", mode, 3)
+    found = await filled.searcher.search(SearchRequest("the keeper burned his furniture", mode, 3))
     best = found.hits[0]
     assert best.rank == 1
     assert best.chunk.document_id == "lighthouse"
@@ -92,16 +95,16 @@ async def test_each_mode_finds_the_chunk(filled: Setting, mode: SearchMode) -> N
 async def test_a_models_own_weights_add_scores_up(filled: Setting) -> None:
     weights = FusionWeights(intercept=-3, best_sparse=-0.5, dense_gap=-1)
     searcher = Searcher(filled.encoder, filled.index, TOKENIZER, weights)
-    hits = (await searcher.search("burned his furniture", SearchMode.HYBRID, 10)).hits
+    hits = (await searcher.search(SearchRequest("burned his furniture", SearchMode.HYBRID, 10))).hits
     cosines = [hit.dense_score for hit in hits if hit.dense_score is not None]
     found_by_words = [hit.sparse_score for hit in hits if hit.sparse_score is not None]
     assert len(hits) == len(cosines) > len(found_by_words) > 0
     weight = weights.weight(Features(math.log(max(found_by_words)), max(cosines) - min(cosines)))
     for hit in hits:
         assert hit.score == pytest.approx((hit.dense_score or 0) + weight * (hit.sparse_score or 0))
-    ranks = (await filled.searcher.search("burned his furniture", SearchMode.HYBRID, 10)).hits
+    ranks = (await filled.searcher.search(SearchRequest("burned his furniture", SearchMode.HYBRID, 10))).hits
     assert ranks[0].score == pytest.approx(2 / 61)
-    assert {hit.chunk for hit in ranks} == {hit.chunk for hit in hits}
+    assert {hit.chunk.chunk_key for hit in ranks} == {hit.chunk.chunk_key for hit in hits}
 
 
 async def test_words_need_no_encoder(filled: Setting) -> None:
@@ -110,16 +113,27 @@ async def test_words_need_no_encoder(filled: Setting) -> None:
             raise EncoderUnavailable("away")
 
     searcher = Searcher(Away(), filled.index, TOKENIZER)
-    found = await searcher.search("furniture", SearchMode.SPARSE, 3)
+    found = await searcher.search(SearchRequest("furniture", SearchMode.SPARSE, 3))
     assert [hit.chunk.document_id for hit in found.hits] == ["lighthouse"]
     for mode in (SearchMode.DENSE, SearchMode.HYBRID):
         with pytest.raises(EncoderUnavailable):
-            await searcher.search("furniture", mode, 3)
+            await searcher.search(SearchRequest("furniture", mode, 3))
+
+
+async def test_one_half_alone_is_asked_in_one_call(filled: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [
+        SearchRequest("burned his furniture", mode, 2, min_score=least)
+        for mode, least in ((SearchMode.DENSE, None), (SearchMode.SPARSE, None), (SearchMode.DENSE, -1.0))
+    ]
+    expected = [(await filled.searcher.search(request)).hits for request in asked]
+    monkeypatch.setattr(filled.index, "read_hits", None)
+    assert [(await filled.searcher.search(request)).hits for request in asked] == expected
+    assert all(len(hits) >= 1 and hits[0].chunk.text for hits in expected)
 
 
 async def test_a_query_of_stop_words_has_dense_hits_only(filled: Setting) -> None:
-    assert (await filled.searcher.search("the and of", SearchMode.SPARSE, 3)).hits == ()
-    hybrid = await filled.searcher.search("the and of", SearchMode.HYBRID, 3)
+    assert (await filled.searcher.search(SearchRequest("the and of", SearchMode.SPARSE, 3))).hits == ()
+    hybrid = await filled.searcher.search(SearchRequest("the and of", SearchMode.HYBRID, 3))
     assert len(hybrid.hits) == 3
     assert all(hit.sparse_score is None for hit in hybrid.hits)
 
@@ -139,14 +153,14 @@ async def test_a_query_of_stop_words_has_dense_hits_only(filled: Setting) -> Non
 @pytest.mark.parametrize("mode", SearchMode)
 async def test_bad_input(filled: Setting, mode: SearchMode, query: str, top_k: int, field: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as refusal:
-        await filled.searcher.search(query, mode, top_k)
+        await filled.searcher.search(SearchRequest(query, mode, top_k))
     assert refusal.value.field == field
 
 
 async def test_an_encoder_with_a_lower_limit_is_understood(filled: Setting) -> None:
     searcher = Searcher(FakeEncoder(query_tokens_max=4), filled.index, TOKENIZER)
-    with pytest.raises(InvalidInput, match="query is over 4 tokens") as refusal:
-        await searcher.search("one two three four", SearchMode.DENSE, 3)
+    with pytest.raises(InvalidInput, match="query has 5 tokens; the limit is 4") as refusal:
+        await searcher.search(SearchRequest("one two three four", SearchMode.DENSE, 3))
     assert refusal.value.field == "query"
 
 
@@ -154,36 +168,36 @@ async def test_equal_scores_have_an_order(setting: Setting) -> None:
     for name in ("c", "a", "b"):
         await put(setting.index, setting.encoder, CHUNKER, Document(name, "the very same words"))
     for mode in SearchMode:
-        found = await setting.searcher.search("same words", mode, 3)
+        found = await setting.searcher.search(SearchRequest("same words", mode, 3))
         assert [hit.chunk.document_id for hit in found.hits] == ["a", "b", "c"], mode
 
 
 async def test_only_committed_generations_are_seen(setting: Setting) -> None:
     old, new = Document("d", "apples and pears"), Document("d", "apples and quinces")
     chunks = await write_chunks(setting.index, setting.encoder, CHUNKER, old, 1)
-    assert (await setting.searcher.search("apples", SearchMode.HYBRID, 5)).hits == ()
+    assert (await setting.searcher.search(SearchRequest("apples", SearchMode.HYBRID, 5))).hits == ()
     await commit(setting.index, old, chunks, 1)
     later = await write_chunks(setting.index, setting.encoder, CHUNKER, new, 2)
     for expected, record in ((old, None), (new, 2)):
         if record:
             await commit(setting.index, new, later, record)
         for mode in SearchMode:
-            found = await setting.searcher.search("apples", mode, 5)
+            found = await setting.searcher.search(SearchRequest("apples", mode, 5))
             assert [hit.chunk.text for hit in found.hits] == [expected.text]
 
 
 async def test_a_document_committed_during_the_search_is_asked_for_again(setting: Setting) -> None:
     old, new = Document("d", "apples and pears"), Document("d", "apples and quinces")
     await put(setting.index, setting.encoder, CHUNKER, old, 1)
-    read = setting.index.get_records
+    read = setting.index.read_hits
 
-    async def commit_then_read(names: Sequence[DocumentKey]) -> dict:
-        setting.index.get_records = read  # type: ignore[method-assign]
+    async def commit_then_read(chunks: Sequence[ChunkKey], **options: object) -> tuple:
+        setting.index.read_hits = read  # type: ignore[method-assign]
         await put(setting.index, setting.encoder, CHUNKER, new, 2)
-        return await read(names)
+        return await read(chunks, **options)
 
-    setting.index.get_records = commit_then_read  # type: ignore[method-assign,assignment]
-    found = await setting.searcher.search("apples", SearchMode.HYBRID, 5)
+    setting.index.read_hits = commit_then_read  # type: ignore[method-assign,assignment]
+    found = await setting.searcher.search(SearchRequest("apples", SearchMode.HYBRID, 5))
     assert [hit.chunk.text for hit in found.hits] == [new.text]
 
 
@@ -194,10 +208,11 @@ async def test_old_generations_do_not_crowd_out_the_committed(setting: Setting) 
         await write_chunks(setting.index, setting.encoder, CHUNKER, stale, 1)
         await put(setting.index, setting.encoder, CHUNKER, fresh, 2)
     for mode in (SearchMode.DENSE, SearchMode.SPARSE):
-        found = await setting.searcher.search("plums", mode, 20)
+        setting.index.searches = 0
+        found = await setting.searcher.search(SearchRequest("plums", mode, 20))
         assert len(found.hits) == 20
         assert all(hit.chunk.generation == 2 for hit in found.hits)
-    assert setting.index.searches <= 3
+        assert setting.index.searches <= 3
 
 
 async def test_a_huge_version_under_way_crowds_out_nothing(setting: Setting) -> None:
@@ -210,7 +225,7 @@ async def test_a_huge_version_under_way_crowds_out_nothing(setting: Setting) -> 
     for start in range(0, len(huge), BATCH_CHUNKS_MAX):
         await setting.index.upsert_chunks(huge[start : start + BATCH_CHUNKS_MAX])
     for mode in SearchMode:
-        found = await setting.searcher.search("plums", mode, 20)
+        found = await setting.searcher.search(SearchRequest("plums", mode, 20))
         assert [hit.chunk.document_id for hit in found.hits] == ["small"], mode
 
 
@@ -228,16 +243,18 @@ async def test_a_version_that_is_committed_between_two_rounds_is_found(
         chunk = replace(make_chunk("replaced", 0, "plums " * 4, generation=generation), embedding=embedding)
         await setting.index.upsert_chunks([chunk])
     await setting.index.commit_record(make_record("replaced", generation=1, chunk_count=1))
-    search, scopes = setting.index.search_sparse, list[Scope]()
+    search, scopes = setting.index.search, list[Scope]()
 
-    async def search_and_commit(sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
+    async def search_and_commit(
+        embedding: None, sparse: SparseVector, limit: int, scope: Scope, **options: Any
+    ) -> IndexAnswer:
         if scopes and scope.generations is None:
             await setting.index.commit_record(make_record("replaced", generation=2, chunk_count=1))
         scopes.append(scope)
-        return await search(sparse, limit, scope)
+        return await search(embedding, sparse, limit, scope, **options)
 
-    monkeypatch.setattr(setting.index, "search_sparse", search_and_commit)
-    found = await setting.searcher.search("plums", SearchMode.SPARSE, 60)
+    monkeypatch.setattr(setting.index, "search", search_and_commit)
+    found = await setting.searcher.search(SearchRequest("plums", SearchMode.SPARSE, 60))
     assert [(hit.chunk.document_id, hit.chunk.generation) for hit in found.hits] == [("replaced", 2)]
     assert sum(scope.generations is None for scope in scopes) == 3
 
@@ -250,7 +267,9 @@ async def test_a_gap_is_read_from_the_segment_that_it_is_in(setting: Setting) ->
         await setting.index.upsert_chunks([replace(chunk, embedding=embedding)])
     record = replace(make_record("d", generation=4, chunk_count=4), earlier=segments_of([(1, 1), (2, 1), (3, 1)]))
     await setting.index.commit_record(record)
-    found = await setting.searcher.retrieve("apples quinces", SearchMode.SPARSE, 1000, 10)
+    found = await setting.searcher.retrieve(
+        RetrieveRequest(SearchRequest("apples quinces", SearchMode.SPARSE, 10), 1000)
+    )
     assert [chunk.generation for chunk in found.passages[0].chunks] == [1, 2, 3]
 
 
@@ -259,13 +278,13 @@ async def test_passages_join_neighbours_and_keep_to_the_budget(filled: Setting) 
     assert len(chunks) >= 3
     total = sum(chunk.token_count for chunk in chunks)
     query = "keeper lighthouse lamp ships oil furniture boat fishermen"
-    whole = await filled.searcher.retrieve(query, SearchMode.HYBRID, 1000, 50)
+    whole = await filled.searcher.retrieve(RetrieveRequest(SearchRequest(query, SearchMode.HYBRID, 50), 1000))
     lighthouse = next(passage for passage in whole.passages if passage.record.document_id == "lighthouse")
     assert (lighthouse.char_start, lighthouse.char_end) == (0, len(LIGHTHOUSE.text))
     assert lighthouse.text.split() == LIGHTHOUSE.text.split()
     assert lighthouse.token_count == TOKENIZER.count(lighthouse.text) == total
     for budget in range(1, total + 60, 7):
-        some = await filled.searcher.retrieve(query, SearchMode.HYBRID, budget, 50)
+        some = await filled.searcher.retrieve(RetrieveRequest(SearchRequest(query, SearchMode.HYBRID, 50), budget))
         assert sum(TOKENIZER.count(passage.text) for passage in some.passages) <= budget
         for passage in some.passages:
             text = {"lighthouse": LIGHTHOUSE, "orchard": ORCHARD}[passage.record.document_id].text
@@ -276,20 +295,24 @@ async def test_passages_join_neighbours_and_keep_to_the_budget(filled: Setting) 
 async def test_a_gap_between_two_hits_is_read(filled: Setting) -> None:
     first, middle, last = (chunk.text for chunk in CHUNKER.chunk(LIGHTHOUSE)[:3])
     query = "climbed evening furniture relief boat"
-    hits = {hit.chunk.text for hit in (await filled.searcher.search(query, SearchMode.SPARSE, 50)).hits}
+    hits = {hit.chunk.text for hit in (await filled.searcher.search(SearchRequest(query, SearchMode.SPARSE, 50))).hits}
     assert {first, last} <= hits
     assert middle not in hits
-    found = await filled.searcher.retrieve(query, SearchMode.SPARSE, 1000, 50)
+    found = await filled.searcher.retrieve(RetrieveRequest(SearchRequest(query, SearchMode.SPARSE, 50), 1000))
     assert [chunk.text for chunk in found.passages[0].chunks][:3] == [first, middle, last]
 
 
 @pytest.mark.parametrize("budget", [0, 131_073])
 async def test_a_budget_out_of_range(filled: Setting, budget: int) -> None:
     with pytest.raises(InvalidInput, match=f"token_budget is {budget}; 1 to 131072") as refusal:
-        await filled.searcher.retrieve("apples", SearchMode.HYBRID, budget, 5)
+        await filled.searcher.retrieve(RetrieveRequest(SearchRequest("apples", SearchMode.HYBRID, 5), budget))
     assert refusal.value.field == "token_budget"
 
 
 async def test_nothing_fits_and_nothing_is_found(filled: Setting) -> None:
-    assert (await filled.searcher.retrieve("apples", SearchMode.HYBRID, 1, 5)).passages == ()
-    assert (await filled.searcher.retrieve("zeppelin", SearchMode.SPARSE, 100, 5)).passages == ()
+    assert (
+        await filled.searcher.retrieve(RetrieveRequest(SearchRequest("apples", SearchMode.HYBRID, 5), 1))
+    ).passages == ()
+    assert (
+        await filled.searcher.retrieve(RetrieveRequest(SearchRequest("zeppelin", SearchMode.SPARSE, 5), 100))
+    ).passages == ()

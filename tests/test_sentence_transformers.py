@@ -18,7 +18,7 @@ from encoder.fingerprint import model_fingerprint
 from encoder.layouts.opening import open_model
 from encoder.text_encoder import TextEncoder
 from encoder.tokenizer import Tokenizer
-from services.model_folder import check_model
+from services.encoding.model_folder import check_model
 from tests import upstream
 
 INSTRUCTION = "Instruct: a b c\nQuery: "

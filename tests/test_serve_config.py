@@ -22,9 +22,14 @@ assert getattr(importlib.import_module(module), name) is encoder
 for build, expected in ((encoder, "Encoder"), (query_encoder, "QueryEncoder"), (passage_encoder, "PassageEncoder")):
     deployment = build(application.args)._bound_deployment
     assert deployment.name == expected
-    assert deployment.num_replicas == 2
     assert deployment.ray_actor_options["num_gpus"] == 0.5
-    assert (deployment.max_queued_requests, deployment.max_ongoing_requests) == (32, 64)
+    assert (deployment.max_queued_requests, deployment.max_ongoing_requests) == (320, 320)
+    scaling = deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (2, 8)
+    policy = scaling.policy.get_policy()(**scaling.policy.policy_kwargs)
+    assert policy.tokens_per_replica == 65536
+fixed = encoder({"encoder_num_replicas": 3, "encoder_num_gpus": 0})._bound_deployment
+assert fixed.num_replicas == 3 and fixed._deployment_config.autoscaling_config is None
 print("accepted")
 """
 

@@ -36,7 +36,10 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("MAMBASEARCH_ENCODER_HOST", "::", "MAMBASEARCH_ENCODER_HOST is '::'"),
         ("MAMBASEARCH_SERACH_PORT", "1", "MAMBASEARCH_SERACH_PORT is not a setting"),
         ("MAMBASEARCH_RAY_DIR", "/tmp/" + "x" * 50, "at most 40 characters"),
-        ("MAMBASEARCH_ENCODER_MAX_ONGOING_REQUESTS", "9", "must be at least encoder_max_queued_requests"),
+        ("MAMBASEARCH_ENCODER_MAX_ONGOING_REQUESTS", "9", r"must be at least 2 \* encoder_max_queued_requests"),
+        ("MAMBASEARCH_ENCODER_MAX_REPLICAS", "0", "greater than or equal to 1"),
+        ("MAMBASEARCH_ENCODER_HOST", "0.0.0.0", "without encoder_token"),
+        ("MAMBASEARCH_ENCODER_TOKEN", "short", "MAMBASEARCH_ENCODER_TOKEN is not acceptable: .*at least 16"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_in_one_sentence(

@@ -1,15 +1,20 @@
 """Texts to embeddings: independent of the batch, checked, and the default model means what it says."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from encoder.checkpoint import load_model
 from encoder.errors import CheckpointError, InvalidInput
+from encoder.kernels.cpu import multiplies_half_weights
 from encoder.local import LocalEncoder
 from encoder.model_config import DEFAULT_MODEL_FOLDER
-from encoder.text_encoder import BATCH_SIZE_MAX, TextEncoder, pack
+from encoder.text_encoder import BATCH_SIZE_MAX, TextEncoder
+from encoder.tokenizer import Tokenizer
 from tests.tiny_model import save_tiny_model
 
 
@@ -77,13 +82,6 @@ def test_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
         TextEncoder.load(folder, device="cpu")
 
 
-def test_packs_hold_every_text_once_within_the_budget() -> None:
-    lengths = [5, 900, 17, 16, 300, 299, 1, 64, 1200] * 9
-    packs = list(pack(lengths, 1000))
-    assert sorted(number for group in packs for number in group) == list(range(len(lengths)))
-    assert all(sum(lengths[n] for n in group) <= 1000 or len(group) == 1 for group in packs)
-
-
 @pytest.mark.parametrize(
     ("rows", "field", "words"),
     [
@@ -116,12 +114,40 @@ def test_a_text_without_a_token_is_refused_where_no_end_token_stands_for_it(tmp_
     assert caught.value.field == "passages[1]"
 
 
-async def test_local_encoder_answers_as_the_text_encoder(default: TextEncoder) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_local_encoder_answers_as_the_text_encoder(
+    default: TextEncoder, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    monkeypatch.setattr(default, "reads_ahead", ahead)  # as on a GPU
     encoder = LocalEncoder(default)
     try:
         assert (await encoder.info()).dimension == 384
         found = await encoder.encode_queries(["hello"])
         assert np.array_equal(found.embeddings, default.encode_queries(["hello"]).embeddings)
         assert (await encoder.encode_passages(["hello there"])).token_counts == (3,)
+        rows = await encoder.query_rows(["hello"])
+        assert np.array_equal(await encoder.embed_queries(rows), found.embeddings)
+        several = await asyncio.gather(*(encoder.embed_passages(rows * count) for count in (1, 2, 3)))
+        assert [len(embeddings) for embeddings in several] == [1, 2, 3]
     finally:
         await encoder.close()
+
+
+@pytest.mark.skipif(not multiplies_half_weights(), reason="torch without FBGEMM")
+def test_weights_in_float16_change_next_to_nothing(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "tiny")
+    exact, half = (
+        TextEncoder(
+            load_model(folder, "cpu", torch.float32),
+            Tokenizer.load(folder),
+            "fingerprint",
+            torch.float32,
+            threads=1,
+            half_weights=half,
+        )
+        for half in (False, True)
+    )
+    texts = ["one word", "and many words " * 60, "some more"]
+    left, right = exact.encode_queries(texts).embeddings, half.encode_queries(texts).embeddings
+    assert (left * right).sum(axis=1).min() > 0.9999
+    assert not np.array_equal(left, right), "the weights were rounded"

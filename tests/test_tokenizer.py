@@ -4,6 +4,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given
@@ -39,7 +40,7 @@ def test_offsets_point_at_the_words(tokenizer: Tokenizer) -> None:
 
 def test_batch_equals_one_by_one(tokenizer: Tokenizer) -> None:
     texts = ["one", "two words", "", "three small words"]
-    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    assert [row.tolist() for row in tokenizer.encode_batch(texts)] == [tokenizer.encode(text) for text in texts]
     assert tokenizer.count("two words") == 2
     assert tokenizer.decode(tokenizer.encode("two words")) == "two words"
 
@@ -49,11 +50,19 @@ def test_nothing_is_truncated_or_padded(tokenizer: Tokenizer) -> None:
     assert [len(ids) for ids in tokenizer.encode_batch(["a", "a b c"])] == [1, 3]
 
 
+def rows_of(table: WordTable, texts: list[str]) -> list[list[int]]:
+    ids, ends = table.tokenize_batch(texts)
+    assert ids.dtype == np.int32
+    return [row.tolist() for row in np.split(ids, ends[:-1])] if texts else []
+
+
 @given(st.lists(st.text(st.sampled_from(MEETING_CHARACTERS) | st.characters(exclude_categories=["Cs"])), max_size=4))
 def test_words_by_table_are_those_of_the_library(tokenizer: Tokenizer, texts: list[str]) -> None:
     table = WordTable(tokenizer._pipeline, chars_max=200)  # begun anew again and again
+    by_index = WordTable(tokenizer._pipeline, chars_max=200, by_index_min=0)
     expected = tokenizer._pipeline.encode_batch(texts, add_special_tokens=False)
-    assert table.tokenize_batch(texts) == [found.ids for found in expected]
+    assert rows_of(table, texts) == [found.ids for found in expected]
+    assert rows_of(by_index, texts) == [found.ids for found in expected]
     for text, found in zip(texts, expected, strict=True):
         ids, offsets = table.tokenize(text)
         assert ids.tolist() == found.ids
@@ -65,7 +74,28 @@ def test_a_table_serves_many_threads(tokenizer: Tokenizer) -> None:
     texts = [" ".join(f"word{number * place % 97}" for place in range(60)) for number in range(60)]
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda text: table.tokenize(text)[0].tolist(), texts))
-    assert found == [rows.ids for rows in tokenizer._pipeline.encode_batch(texts, add_special_tokens=False)]
+        together = list(threads.map(lambda first: rows_of(table, texts[first : first + 6]), range(0, 60, 2)))
+    expected = [rows.ids for rows in tokenizer._pipeline.encode_batch(texts, add_special_tokens=False)]
+    assert found == expected
+    assert together == [expected[first : first + 6] for first in range(0, 60, 2)]
+
+
+def test_a_long_batch_is_tokenized_as_each_text_alone(tokenizer: Tokenizer) -> None:
+    texts = ["", *(f"The {number}th of naïve cafés, x{'y' * number}\0 \0\0" for number in range(200)), " \n"]
+    rows = tokenizer.encode_batch(texts)
+    assert [row.tolist() for row in rows] == [tokenizer.encode(text) for text in texts]
+    assert {row.dtype for row in rows} == {np.dtype(np.int32)}
+    assert tokenizer.encode_batch([]) == []
+    assert [row.tolist() for row in tokenizer.encode_batch(["", ""])] == [[], []]
+
+
+def test_pipelines_without_a_table_give_arrays_too() -> None:
+    pipeline = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 70_000, "?": 1}, unk_token="?"))
+    pipeline.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    rows = Tokenizer(pipeline, "fingerprint").encode_batch(["a b", "", "b c a"])
+    assert [row.tolist() for row in rows] == [[0, 70_000], [], [70_000, 1, 0]]
+    assert {row.dtype for row in rows} == {np.dtype(np.int32)}
+    assert Tokenizer(pipeline, "fingerprint").encode_batch([]) == []
 
 
 def test_a_tokenizer_travels_to_other_processes(tokenizer: Tokenizer) -> None:

@@ -16,7 +16,7 @@ from encoder.packing import Packing, rows_of_like_length
 from encoder.text_encoder import TextEncoder
 from encoder.training.loop import train
 from encoder.transformer import Attention
-from tests.random_weights import lively
+from tests.random_weights import lively, model_of
 from tests.tiny_model import save_tiny_model, tiny_config
 from tests.tiny_teacher import save_tiny_teacher
 from tests.training_data import distill_task, pairs_task, train_config, write_sources
@@ -66,7 +66,7 @@ def test_packed_sequences_do_not_see_one_another() -> None:
         # Positions count from the row's start: attention knows differences of positions only.
         alone = torch.cat([backbone(part, torch.float32)[0] for part in tokens.split(lengths, dim=1)], dim=1)
         torch.testing.assert_close(packed, alone, rtol=0, atol=1e-4)
-        assert prepare(backbone, torch.float32).name == "attention"
+        assert prepare(model_of(backbone), torch.float32).name == "attention"
 
 
 def test_rows_of_a_group_are_at_most_an_eighth_padding() -> None:

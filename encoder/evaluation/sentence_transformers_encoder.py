@@ -53,20 +53,9 @@ class SentenceTransformersEncoder:
 
         :class:`MambaSearchError` where the package is missing.
         """
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ModuleNotFoundError as error:
-            message = f"The package {error.name} is missing; install sentence-transformers to measure its models."
-            raise MambaSearchError(message) from error
-        if not (folder / MODULES_FILE).is_file():
-            raise CheckpointError(f"{folder} has no {MODULES_FILE}; give a folder that sentence-transformers wrote.")
         if threads:
             torch.set_num_threads(threads)
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        try:
-            model = SentenceTransformer(str(folder), device=chosen, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder} cannot be loaded by sentence-transformers: {error}") from error
+        model = load_sentence_transformer(folder, device)
         digest = hashlib.sha256()
         for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin")):
             digest.update(path.relative_to(folder).as_posix().encode() + bytes.fromhex(file_digest(path)))
@@ -89,7 +78,7 @@ class SentenceTransformersEncoder:
         """Encode passages, with the model's prompt for documents where it has one."""
         return await self._run("passages", "passage", passages)
 
-    async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
+    async def encode_tokenized_passages(self, passages: Sequence[TokenIds]) -> Encoded:
         """Refuse: this library reads texts."""
         raise _texts_only(self._info.model, len(passages))
 
@@ -132,6 +121,22 @@ class SentenceTransformersEncoder:
             show_progress_bar=False,
         )
         return Encoded(np.asarray(embeddings, np.float32), tuple(map(len, rows)))
+
+
+def load_sentence_transformer(folder: Path, device: str = "auto") -> SentenceTransformer:
+    """Load a folder as it is; errors as for :meth:`SentenceTransformersEncoder.load`."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError as error:
+        message = f"The package {error.name} is missing; install sentence-transformers to measure its models."
+        raise MambaSearchError(message) from error
+    if not (folder / MODULES_FILE).is_file():
+        raise CheckpointError(f"{folder} has no {MODULES_FILE}; give a folder that sentence-transformers wrote.")
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return SentenceTransformer(str(folder), device=chosen, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded by sentence-transformers: {error}") from error
 
 
 def _positions(model: SentenceTransformer) -> int | None:

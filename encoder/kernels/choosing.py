@@ -8,20 +8,42 @@ CPU, the switches for research, the Transformer) runs as it is.
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from encoder.kernels import upstream
+from encoder.kernels import fused, upstream
 from encoder.kernels.cpu import CpuBlock
+from encoder.kernels.onnx_texts import OnnxTexts
 from encoder.mamba import Block, Mamba
+from encoder.model import EncoderModel
 from encoder.model_config import ModelConfig
 
 _PIECE_TOKENS_CUDA = 8192
+_TOKENS_FUSED = 65_536  # what keeps a large device busy, and a service reads at once
+# CUDA graphs of models so wide that launching takes no time beside computing are for short texts only.
+_WIDE, _GRAPH_TOKENS_WIDE = 1024, 512
 _ATTENTION_TOKENS_CUDA = 131_072
 
+Kernels = Literal["auto", "fused", "mamba_ssm", "torch"]
+
 logger = logging.getLogger(__name__)
+
+
+class OneCall(Protocol):
+    """Embeds packs of some sizes in one call of its runtime, as many small ones take longer to ask for than to run."""
+
+    def takes(self, lengths: Sequence[int]) -> bool:
+        """Say whether it takes texts of these lengths, all at once."""
+
+    def embed(self, rows: Sequence[Tensor]) -> Tensor:
+        """Embed rows of token ids ``(l,)`` on the CPU, which :meth:`takes` accepts.
+
+        Returns ``(n, d)`` float32, each row of length 1.
+        """
 
 
 class Path(NamedTuple):
@@ -33,36 +55,79 @@ class Path(NamedTuple):
     name: str
     pack_tokens: int  # of texts, end to end
     piece_tokens: int  # of one document
+    one_call: OneCall | None = None
 
 
-def prepare(backbone: Mamba, dtype: torch.dtype) -> Path:
-    """Put the fastest path for the backbone's device in place of its blocks."""
-    config, device = backbone.config, backbone.embedding.weight.device
-    path, reason = Path("plain torch", pack_tokens=1024, piece_tokens=512), ""
+def prepare(
+    model: EncoderModel,
+    dtype: torch.dtype,
+    *,
+    half_weights: bool = False,
+    kernels: Kernels = "auto",
+    eight_bits: bool = False,
+) -> Path:
+    """Put the fastest path for the model's device in place of its blocks.
+
+    ``half_weights`` lets the factored scan's blocks keep the weights of float32 products in float16. ``eight_bits``
+    lets factors be rounded to 8 bits: on a CPU those of short texts, on a GPU those of the fused kernels' products.
+    ``kernels`` asks for some, to compare with: ``ValueError``, with the reason, where they cannot run.
+    """
+    config, device = model.config, model.backbone.embedding.weight.device
+    path, reasons = Path("plain torch", pack_tokens=1024, piece_tokens=512), list[str]()
+    if device.type != "cuda" and kernels in ("fused", "mamba_ssm"):
+        raise ValueError(f"{kernels} kernels run on CUDA devices, not on {device}")
     if config.architecture == "transformer":
         path = path._replace(name="attention")
         if device.type == "cuda":
             path = path._replace(pack_tokens=_ATTENTION_TOKENS_CUDA)
     elif device.type == "cuda":
-        reason = upstream.missing(config)
-        if reason:
-            path = path._replace(pack_tokens=_PIECE_TOKENS_CUDA, piece_tokens=_PIECE_TOKENS_CUDA)
-        else:
-            most = upstream.tokens_per_call_max(config)
-            path = Path("mamba_ssm", pack_tokens=most, piece_tokens=min(_PIECE_TOKENS_CUDA, most))
-            _replace(backbone, upstream.UpstreamBlock, dtype)
-    elif _cpu_covers(config):
-        path = path._replace(name="factored scan")
-        _replace(backbone, CpuBlock, dtype)
-    logger.info("%s on %s computes in %s with %s%s", config.name, device, dtype, path.name, reason and f" ({reason})")
+        path, reasons = _prepare_on_gpu(model, dtype, kernels, eight_bits=eight_bits)
+    elif kernels == "auto" and _cpu_covers(config):
+        path = path._replace(name="factored scan", one_call=OnnxTexts.of(model) if eight_bits else None)
+        _replace(model.backbone, partial(CpuBlock, half_weights=half_weights), dtype)
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    logger.info("%s on %s computes in %s with %s%s", config.name, device, dtype, path.name, why)
     return path
+
+
+def _prepare_on_gpu(
+    model: EncoderModel, dtype: torch.dtype, kernels: Kernels, *, eight_bits: bool
+) -> tuple[Path, list[str]]:
+    """Take the first of our kernels, mamba_ssm's and torch that runs here; say why those before it do not."""
+    config, reasons = model.config, list[str]()
+    if kernels in ("auto", "fused"):
+        reason = fused.missing(config, model.backbone.embedding.weight.device, dtype)
+        if not reason:
+            from encoder.kernels.fused.backbone import FusedMamba  # needs Triton
+            from encoder.kernels.fused.graphs import PackGraphs
+
+            model.backbone = backbone = FusedMamba(model.backbone, dtype, eight_bits=eight_bits)
+            backbone.warm_up()
+            most = min(_TOKENS_FUSED, fused.tokens_per_call_max(config))
+            name = "fused kernels, products in 8 bits" if eight_bits else "fused kernels"
+            # Of the mean, hidden states of all tokens are wanted.
+            graphs = None
+            if config.pooling != "mean":
+                graphs = PackGraphs(model, most if config.d_model <= _WIDE else _GRAPH_TOKENS_WIDE)
+            return Path(name, most, most, graphs), []
+        reasons.append(f"fused kernels cannot: {reason}")
+    if kernels in ("auto", "mamba_ssm"):
+        reason = upstream.missing(config)
+        if not reason:
+            most = upstream.tokens_per_call_max(config)
+            _replace(model.backbone, upstream.UpstreamBlock, dtype)
+            return Path("mamba_ssm", pack_tokens=most, piece_tokens=min(_PIECE_TOKENS_CUDA, most)), reasons
+        reasons.append(f"mamba_ssm cannot: {reason}")
+    if kernels in ("fused", "mamba_ssm"):
+        raise ValueError("; ".join(reasons))
+    return Path("plain torch", pack_tokens=_PIECE_TOKENS_CUDA, piece_tokens=_PIECE_TOKENS_CUDA), reasons
 
 
 def _cpu_covers(config: ModelConfig) -> bool:
     return config.architecture == "mamba2" and config.selective and not config.bidirectional
 
 
-def _replace(backbone: Mamba, path: type[nn.Module], dtype: torch.dtype) -> None:
+def _replace(backbone: Mamba, path: Callable[[Block, torch.dtype], nn.Module], dtype: torch.dtype) -> None:
     for number, block in enumerate(backbone.layers):
         assert isinstance(block, Block)
         # One at a time: the weights of a large model are never held twice.

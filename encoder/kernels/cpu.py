@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoder.kernels.factored_scan import factored_scan
+from encoder.kernels.short_texts import ShortTextsLayer
 from encoder.mamba import Block
 from encoder.mixers import LayerState, Mamba2Mixer
 from encoder.packing import Packing
@@ -27,7 +28,7 @@ _ONEDNN_TOKENS_MIN = 128  # below, setting oneDNN up costs more than a few sums 
 class CpuBlock(nn.Module):
     """Computes what :class:`encoder.mamba.Block` does with a selective, one-directional Mamba-2 mixer."""
 
-    def __init__(self, block: Block, dtype: torch.dtype) -> None:
+    def __init__(self, block: Block, dtype: torch.dtype, *, half_weights: bool = False) -> None:
         super().__init__()
         mixer = block.mixer
         assert isinstance(mixer, Mamba2Mixer)
@@ -48,8 +49,20 @@ class CpuBlock(nn.Module):
             self.register_buffer(name, value.contiguous(), persistent=False)
         depthwise = self.kernel.T[:, None, None].contiguous(memory_format=torch.channels_last)
         self.register_buffer("depthwise", depthwise, persistent=False)  # (f, 1, 1, k)
-        self.in_proj = linear(in_proj.to(dtype))
-        self.out_proj = linear(out_proj.to(dtype))
+        self.in_proj = linear(in_proj.to(dtype), half=half_weights)
+        self.out_proj = linear(out_proj.to(dtype), half=half_weights)
+        self.short_texts = None
+        if config.n_groups == 1:
+            self.short_texts = ShortTextsLayer.of(
+                config,
+                _in_float32(self.in_proj, dtype),
+                _in_float32(self.out_proj, dtype),
+                kernel=self.kernel.float(),
+                conv_bias=self.conv_bias.float(),
+                dt_bias=self.dt_bias,
+                a=self.a,
+                skip=self.skip.float(),
+            )
 
     kernel: Tensor
     conv_bias: Tensor
@@ -67,6 +80,8 @@ class CpuBlock(nn.Module):
     ) -> tuple[Tensor, LayerState | None]:
         """Read ``residual (b, l, d)`` float32 on from ``state``; return the new residual and state (none if packed)."""
         assert dtype == self.dtype
+        if self.short_texts is not None and packing is not None and packing.padded is not None:
+            return self.short_texts.read(residual[0], packing.padded)[None], None
         config = self.config
         u = (residual * _inverse_rms(residual, config.norm_eps)).to(dtype)  # (b, l, d)
         gate, mixed, steps = self.in_proj(u).tensor_split(  # (b, l, e), (b, l, f), (b, l, h)
@@ -141,17 +156,31 @@ class CpuBlock(nn.Module):
         return torch.cat([before, mixed], dim=1)[:, -kept:]
 
 
-def linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """Give the function that multiplies ``(..., in)`` by ``weight (out, in)``, laid out once as oneDNN reads it.
+def linear(weight: Tensor, *, half: bool = False) -> Callable[[Tensor], Tensor]:
+    """Give the function that multiplies ``(..., in)`` by ``weight (out, in)``, laid out once as its library reads it.
 
     Otherwise oneDNN lays a bfloat16 weight out anew in every call, which for a short query is a third of the time. The
-    operators are those that torch.compile emits for a linear layer on a CPU.
+    operators are those that torch.compile emits for a linear layer on a CPU. With ``half`` a float32 weight is kept in
+    float16 by FBGEMM, which multiplies in float32: a short query reads every weight once, and half the bytes.
     """
+    if half and weight.dtype == torch.float32 and multiplies_half_weights():
+        packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), None)
+        return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
     operators = torch.ops.mkldnn
     if weight.dtype != torch.bfloat16 or not hasattr(operators, "_linear_pointwise"):
         return partial(F.linear, weight=weight.contiguous())
     laid_out = operators._reorder_linear_weight(weight.contiguous(), _USUAL_ROWS)
     return lambda x: operators._linear_pointwise(x, laid_out, None, "none", [], "")
+
+
+def _in_float32(project: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Let a projection that multiplies in ``dtype`` take and give float32."""
+    return project if dtype == torch.float32 else lambda x: project(x.to(dtype)).float()
+
+
+def multiplies_half_weights() -> bool:
+    """Say whether torch has FBGEMM here, which multiplies float32 by weights in float16."""
+    return torch.backends.quantized.engine in ("x86", "fbgemm")
 
 
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:

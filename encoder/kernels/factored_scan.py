@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from encoder.scan import SequenceMarks, chunk_size_for, pad_to_chunks
+from encoder.scan import CHUNK_SIZE, SequenceMarks, chunk_size_for, pad_to_chunks
 
 # A factor stays below exp(60), in bfloat16 and float32 alike far from overflow; what decays faster goes another way.
 _RANGE_MAX = 120.0
@@ -34,7 +34,9 @@ def factored_scan(
     ``seq_idx`` excludes ``state``. Without ``keep_state`` there is no last state.
     """
     length = x.shape[1]
-    chunk_size = chunk_size_for(length)
+    # A short query is one chunk of its own length: filling it up to a rounder one costs four operations a layer, which
+    # only oneDNN's bfloat16 products repay.
+    chunk_size = length if x.dtype == torch.float32 and length <= CHUNK_SIZE else chunk_size_for(length)
     x, dt, b_in, c_out, seq_idx = pad_to_chunks(x, dt, b_in, c_out, seq_idx, chunk_size)
     x, dt, b_in, c_out = (t.unflatten(1, (-1, chunk_size)) for t in (x, dt, b_in, c_out))  # (b, c, q, ...)
     decay = torch.cumsum(dt * a, dim=2)  # (b, c, q, h): log of the decay from the chunk's start

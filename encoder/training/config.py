@@ -348,7 +348,7 @@ def check_config(place: str, values: Mapping[str, Any]) -> TrainConfig:
 def _told(error: Mapping[str, Any]) -> str:
     """Say what pydantic found wrong with a key."""
     if error["type"] == "extra_forbidden":
-        return "this table has no such key; take it out, or look for its name in README.md, Training"
+        return "this table has no such key; take it out, or look for its name in docs/training.md"
     if error["type"] == "missing":
         return "the key is missing; give it a value"
     value = error.get("input")

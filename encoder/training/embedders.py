@@ -32,7 +32,7 @@ class ModelEmbedder:
         self._model, self._rules, self._tokens_max, self._device = model, rules, tokens_max, device
         self._dtype = preferred_dtype(device)
         if device.type == "cpu":
-            prepare(model.backbone, self._dtype)
+            prepare(model, self._dtype)
         self.dimension = model.config.embedding_dim
 
     @classmethod

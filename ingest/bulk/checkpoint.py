@@ -18,8 +18,8 @@ import pydantic
 from encoder.errors import InUse, InvalidInput, StorageFull
 from ingest.bulk.documents import DeadLetter
 from ingest.bulk.parts import Part
-from ingest.bulk.seen import HASH_BYTES
 from ingest.index.data_directory import replace_file
+from ingest.seen import HASH_BYTES
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"

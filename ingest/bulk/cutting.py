@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from encoder.errors import InvalidInput
 from ingest.bulk.documents import Bundle, DeadLetter, cut_document
 from ingest.bulk.parts import Part, read_part
-from ingest.bulk.seen import hash_key
 from ingest.chunking import Chunker
 from ingest.documents import Document, check_document
 from ingest.index.interface import DocumentKey
 from ingest.receipts import LoadError
+from ingest.seen import hash_key
 
 # Rows whose ids are looked up together.
 GROUP_ROWS = 256

@@ -25,6 +25,11 @@ class NewDocument:
     embeddings: NDArray[np.float32] | None = None  # (n, d), a row per chunk
     error: MambaSearchError | None = None
 
+    @property
+    def growing(self) -> bool:
+        """Say that no more of it is to come: who fills an index has all of it."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:

@@ -7,7 +7,7 @@ follow from documents and generations, and what an earlier attempt left of one i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,18 +18,18 @@ from encoder.fingerprint import index_fingerprint
 from encoder.interface import Encoder
 from ingest.bulk.documents import NewDocument
 from ingest.chunk_encoding import ChunkedDocument, ChunkEncoder
-from ingest.chunking import Chunk, Chunker
+from ingest.chunking import Chunker
 from ingest.cutting.cutter import sparse_passages
+from ingest.index.fields import fields_of
 from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, VectorIndex
 from ingest.retrying import RETRY_DELAYS_S, with_retries
-from ingest.slots import Slot
+from ingest.slots import Batch, Batcher, Slot, split_by_document
 
 BATCH_TOKENS_MAX = 65_536
 # Requests to the index that one bundle has under way.
 STREAMS = 4
 
 _Result = TypeVar("_Result")
-_Stretch = tuple[NewDocument, Sequence[Chunk]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +62,34 @@ class DocumentEncoder:
         chunks_max = (await _tried(self.encoder.info)).batch_size_max
         rows: dict[int, list[np.ndarray]] = {}
         whole = self.chunk_encoder.reads_whole_documents
-        for batch in _batches(documents, chunks_max, self.batch_tokens_max, whole=whole):
+        batcher = Batcher[NewDocument](chunks_max, self.batch_tokens_max, whole_documents=whole)
+        for batch in batcher.add(documents):
             await self._encode(batch, rows)
+        await self._encode(batcher.rest(), rows)
         for document in documents:
             if document.error is None:
                 document.embeddings = np.concatenate(rows[id(document)])
 
-    async def _encode(self, batch: Sequence[_Stretch], rows: dict[int, list[np.ndarray]]) -> None:
-        stretches = [(document, chunks) for document, chunks in batch if document.error is None]
+    async def _encode(self, batch: Batch[NewDocument], rows: dict[int, list[np.ndarray]]) -> None:
+        stretches = split_by_document([(document, chunk) for document, chunk in batch if document.error is None])
         if not stretches:
             return
-        given = [ChunkedDocument(document.title, [chunk.text for chunk in chunks]) for document, chunks in stretches]
+        given = [ChunkedDocument(part[0][0].title, [chunk.text for _, chunk in part]) for part in stretches]
         try:
             embeddings = await _tried(lambda: self.chunk_encoder.encode(self.encoder, given))
         except InvalidInput as error:
             if len(stretches) > 1:
                 for stretch in stretches:
-                    await self._encode([stretch], rows)
+                    await self._encode(stretch, rows)
             else:
-                name = stretches[0][0].record.document_id
-                stretches[0][0].error = InvalidInput("text", f"{name} cannot be encoded: {error}")
+                document = stretches[0][0][0]
+                name = document.record.document_id
+                document.error = InvalidInput("text", f"{name} cannot be encoded: {error}")
             return
         at = 0
-        for document, chunks in stretches:
-            rows.setdefault(id(document), []).append(embeddings[at : at + len(chunks)])
-            at += len(chunks)
+        for stretch in stretches:
+            rows.setdefault(id(stretch[0][0]), []).append(embeddings[at : at + len(stretch)])
+            at += len(stretch)
 
 
 async def write_documents(index: VectorIndex, documents: Sequence[NewDocument], streams: int = STREAMS) -> int:
@@ -168,26 +171,12 @@ def _indexed(document: NewDocument) -> list[IndexedChunk]:
     record, embeddings = document.record, document.embeddings
     assert embeddings is not None
     sparse = sparse_passages(document.title, document.chunks)
-    slot = Slot(record.key, record.source, generation=record.generation, chunks=document.chunks, sparse=sparse)
+    slot = Slot(
+        record.key,
+        record.source,
+        generation=record.generation,
+        chunks=document.chunks,
+        sparse=sparse,
+        fields=fields_of(record),
+    )
     return [slot.indexed(chunk, embedding) for chunk, embedding in zip(document.chunks, embeddings, strict=True)]
-
-
-def _batches(
-    documents: Sequence[NewDocument], chunks_max: int, tokens_max: int, *, whole: bool
-) -> Iterator[list[_Stretch]]:
-    """Join the chunks of several documents up to a number of chunks and tokens; documents stay whole where told."""
-    batch: list[tuple[NewDocument, list[Chunk]]] = []
-    count, tokens = 0, 0
-    for document in documents:
-        for part in [list(document.chunks)] if whole else [[chunk] for chunk in document.chunks]:
-            size = sum(chunk.token_count for chunk in part)
-            if batch and (count + len(part) > chunks_max or tokens + size > tokens_max):
-                yield list(batch)
-                batch, count, tokens = [], 0, 0
-            if batch and batch[-1][0] is document:
-                batch[-1][1].extend(part)
-            else:
-                batch.append((document, part))
-            count, tokens = count + len(part), tokens + size
-    if batch:
-        yield list(batch)

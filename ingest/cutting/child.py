@@ -14,6 +14,7 @@ from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.cutting.cutter import CutRequest, cut
 from ingest.cutting.messages import READY, pack, receive, send
+from ingest.priority import lower_priority
 
 
 def serve(chunker: Chunker, requests: IO[bytes], replies: IO[bytes]) -> None:
@@ -29,7 +30,8 @@ def serve(chunker: Chunker, requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 def main(model: str, tokens_max: str, overlap_tokens: str) -> None:
-    """Load the tokenizer, then serve."""
+    """Load the tokenizer, then serve; with the priority of the process that started this one."""
+    lower_priority()
     chunker = Chunker(Tokenizer.load(Path(model)), int(tokens_max), int(overlap_tokens))
     serve(chunker, sys.stdin.buffer, sys.stdout.buffer)
 

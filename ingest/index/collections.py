@@ -18,19 +18,25 @@ from qdrant_client.http.exceptions import ApiException
 
 from encoder.errors import FingerprintMismatch, IndexUnavailable, InUse, InvalidInput, NotFound, TimedOut
 from ingest.index import points
+from ingest.index.fields import INGESTED_AT
+from ingest.index.server_address import QdrantServer
 from ingest.index.server_connection import check_version, connect, translated
-from ingest.index.server_models import REVISION
+from ingest.index.server_models import COMMITTED, REVISION
 
 HNSW_M = 16
 MOVING_FROM = "moving_from"  # in a collection's metadata
 # Optimizing begins a moment after it is asked for: a collection is done when it has been so for several looks.
 LOOKS_SETTLED = 3
 LOOK_PERIOD_S = 0.5
-_INDEXED_FIELDS: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
+_INDEXED_FIELDS: dict[str, models.PayloadSchemaType | models.KeywordIndexParams | models.IntegerIndexParams] = {
     points.KIND: models.PayloadSchemaType.KEYWORD,
     points.TENANT: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
-    points.DOCUMENT_ID: models.PayloadSchemaType.KEYWORD,
+    points.DOCUMENT_ID: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, prefix=True),
     points.GENERATION: models.PayloadSchemaType.INTEGER,
+    points.DESCRIBING: models.PayloadSchemaType.KEYWORD,
+    points.TOKENS: models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=False),
+    points.range_path(INGESTED_AT): models.PayloadSchemaType.FLOAT,
+    COMMITTED: models.PayloadSchemaType.KEYWORD,
     REVISION: models.PayloadSchemaType.UUID,
 }
 
@@ -66,9 +72,11 @@ class Collections:
         self.service = service
 
     @classmethod
-    async def open(cls, server: str | AsyncQdrantClient) -> Self:
+    async def open(cls, server: str | QdrantServer | AsyncQdrantClient) -> Self:
         """Connect to an address, or take a client, which is closed at the end; refuse a server that is too old."""
-        client, service = (connect(server), server) if isinstance(server, str) else (server, "local mode")
+        if isinstance(server, str):
+            server = QdrantServer(server)
+        client, service = (connect(server), str(server)) if isinstance(server, QdrantServer) else (server, "local mode")
         try:
             async with translated(service):
                 check_version((await client.info()).version, service)

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.errors import IndexUnavailable, MambaSearchError
 from ingest.index import points, records
+from ingest.index.committed_terms import CommittedTerms
 from ingest.index.data_directory import WRITE_BYTES_MIN, DataDirectory, Manifest, check_made_by
+from ingest.index.describing import describe
 from ingest.index.engine import Engine
+from ingest.index.fields import DocumentFields
+from ingest.index.finding import find
 from ingest.index.gathering import TOGETHER_MAX, Gathering
 from ingest.index.interface import (
     READ_MAX,
+    ChunkKey,
     DocumentKey,
     DocumentRecord,
+    HitsRead,
+    IndexAnswer,
     IndexedChunk,
-    IndexHit,
     IndexStats,
+    ReadConsistency,
     Scope,
     SparseVector,
     StoredChunk,
 )
-from ingest.index.optimizing import optimize_in_child
+from ingest.index.optimizing import copy_folder, optimize_in_child
+from ingest.index.turns import Turns
+
+if TYPE_CHECKING:
+    from qdrant_edge import Payload
 
 logger = logging.getLogger(__name__)
 
+# A search waits for a write that has begun: a batch is written in parts, of some milliseconds each.
+UPSERT_AT_ONCE = 32
 # The write-ahead log is replayed on opening: flushing keeps it short (20 ms each).
 FLUSH_CHUNKS = 2000
 # Below this, scanning all vectors takes a few milliseconds. Above, the graphs are renewed when half as many points
@@ -40,28 +52,39 @@ FLUSH_CHUNKS = 2000
 OPTIMIZE_POINTS_MIN = 20_000
 # Writes wait while an optimization has this many to catch up with (about 200 MB).
 RECORDED_POINTS_MAX = 50_000
-# Catching up goes in steps of so many writes, a few milliseconds each, so that searches come in between.
+# Catching up goes in steps of so many writes, a few milliseconds each: searches come in between.
 REPLAY_OPERATIONS = 16
 
 _Result = TypeVar("_Result")
+_Changes: TypeAlias = Sequence[tuple[DocumentKey, records.Change]]
+_States: TypeAlias = list[tuple[records.RecordState | None, records.RecordState | None]]  # before and after each
 
 
 class EmbeddedIndex:
-    """Runs the engine's blocking calls one after another on a thread of its own."""
+    """Runs the engine's blocking calls one after another on a thread of its own, searches first."""
 
-    def __init__(self, directory: DataDirectory, engine: Engine, manifest: Manifest, optimize_points_min: int) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        engine: Engine,
+        terms: CommittedTerms,
+        manifest: Manifest,
+        optimize_points_min: int,
+    ) -> None:
         self.fingerprint = manifest.fingerprint
         self.dimension = manifest.dimension
         self._directory = directory
         self._engine = engine
+        self._terms = terms
         self._manifest = manifest
         self._optimize_points_min = optimize_points_min
         self._points = engine.count_points()
-        self._unflushed = 0
-        self._recorded_points = 0
+        self._unflushed = self._recorded_points = 0
         self._closed = False
         self._optimization: asyncio.Task[None] | None = None
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
+        self._turns = Turns("index")
+        self._copied = asyncio.Event()  # clear while the engine's files are copied: nothing is written then
+        self._copied.set()
         # What many documents ask for in one moment is one turn of that thread, and one write.
         self._counting = Gathering(self._count_all, TOGETHER_MAX)
         self._changing = Gathering(self._change_all, TOGETHER_MAX)
@@ -85,11 +108,19 @@ class EmbeddedIndex:
         held = await asyncio.to_thread(DataDirectory.hold, directory, write_bytes_min=write_bytes_min)
         try:
             manifest = await asyncio.to_thread(held.bind, dimension=dimension, fingerprint=fingerprint)
-            engine = await asyncio.to_thread(_open_engine, held, manifest)
+            engine = await asyncio.to_thread(Engine.open, held, manifest)
+            terms = await asyncio.to_thread(CommittedTerms.read, engine)
         except BaseException:
             held.release()
             raise
-        return cls(held, engine, manifest, optimize_points_min)
+        index = cls(held, engine, terms, manifest, optimize_points_min)
+        try:
+            for key in await index._read(lambda: index._engine.list_describing()):
+                await index._describe(key)
+        except BaseException:
+            await index.close()
+            raise
+        return index
 
     def check_made_by(self, *, dimension: int, fingerprint: str) -> None:
         """Raise :class:`FingerprintMismatch` where another model or chunker made the index."""
@@ -98,9 +129,10 @@ class EmbeddedIndex:
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
         """Write chunks."""
         points.check_batch(chunks, self.dimension)
-        if not chunks:
-            return
-        await self._write(lambda: self._upsert(chunks), len(chunks))
+        await self._index_ranges(chunk.fields for chunk in chunks)
+        parts = [chunks[start : start + UPSERT_AT_ONCE] for start in range(0, len(chunks), UPSERT_AT_ONCE)]
+        for failure in filter(None, await asyncio.gather(*map(self._upsert, parts), return_exceptions=True)):
+            raise failure
         self.optimize_when_due()
 
     async def count_chunks(self, key: DocumentKey, *generations: int) -> int:
@@ -111,6 +143,8 @@ class EmbeddedIndex:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
         _, after = await self._changing.ask((record.key, records.committing(record, in_place_of=in_place_of)))
+        if after is not None and after.describing:
+            await self._describe(record.key)
         return after is not None
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
@@ -124,60 +158,85 @@ class EmbeddedIndex:
         points.check_read("keys", len(keys))
         return records.fences(await self._run(lambda: self._engine.get_states(keys)))
 
-    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
+    async def get_records(
+        self,
+        keys: Sequence[DocumentKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> dict[DocumentKey, DocumentRecord]:
         """Read the records that exist."""
         points.check_read("keys", len(keys))
-        return records.committed(await self._run(lambda: self._engine.get_states(keys)))
+        return records.committed(await self._read(lambda: self._engine.get_states(keys)))
 
     async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
         """Read a page of a tenant's records."""
         points.check_limit(limit, READ_MAX)
-        start = points.page_start(after)
-        return await self._run(lambda: self._engine.list_records(tenant, start, limit))
+        return await self._run(lambda: self._engine.list_records(tenant, points.page_start(after), limit))
 
     async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks, in order."""
         points.check_read("last", last - first + 1)
-        return await self._run(lambda: self._engine.get_chunks(key, generation, first, last))
+        return await self._read(lambda: self._engine.get_chunks(key, generation, first, last))
+
+    async def read_chunks(
+        self,
+        chunks: Sequence[ChunkKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> dict[ChunkKey, StoredChunk]:
+        """Read the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        return await self._read(lambda: self._engine.read_chunks(chunks))
+
+    async def read_hits(
+        self,
+        chunks: Sequence[ChunkKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> HitsRead:
+        """Read the chunks that exist, and their documents' records."""
+        return points.read_hits(await self._hit_payloads(chunks))
+
+    async def get_embeddings(self, chunks: Sequence[ChunkKey]) -> dict[ChunkKey, NDArray[np.float32]]:
+        """Read the embeddings of the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        return await self._read(lambda: self._engine.get_embeddings(chunks))
 
     async def delete_record(self, key: DocumentKey, generation: int) -> bool:
         """Leave a tombstone; on a disk that is nearly full, too, since the chunks can go then."""
         points.check_generation(generation)
-        change = records.deleting(generation)
-        ((before, after),) = await self._run(lambda: self._engine.change_records([(key, change)]))
+        ((before, after),) = await self._run(lambda: self._change([(key, records.deleting(generation))]))
         return records.deleted_by(before, after)
 
     async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
         """Forget a tombstone of just this generation."""
-        await self._run(lambda: self._engine.drop_tombstone(key, generation))
+        await self._run(lambda: self._terms.drop_tombstone(self._engine, key, generation))
 
     async def delete_chunks(
         self, key: DocumentKey, *, generation: int | None = None, below: int | None = None, keep: Collection[int] = ()
     ) -> int:
         """Delete one generation, or all below one but those to keep."""
         points.check_chosen(generation, below, keep)
-        return await self._run(lambda: self._engine.delete_chunks(key, generation=generation, below=below, keep=keep))
+        return await self._run(
+            lambda: self._terms.delete(self._engine, key, generation=generation, below=below, keep=keep)
+        )
 
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the nearest chunks."""
-        points.check_limit(limit)
-        points.check_embedding(embedding, self.dimension)
-        points.check_scope(scope)
-        if points.is_empty(scope):
-            return []
-        return await self._run(lambda: self._engine.search_dense(embedding, limit, scope))
-
-    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the best chunks by BM25."""
-        points.check_limit(limit)
-        points.check_scope(scope)
-        if points.is_empty(scope) or not len(sparse.indices):
-            return []
-        return await self._run(lambda: self._engine.search_sparse(sparse, limit, scope))
+    async def search(
+        self,
+        embedding: NDArray[np.float32] | None,
+        sparse: SparseVector | None,
+        limit: int,
+        scope: Scope,
+        *,
+        read_first: int = 0,
+    ) -> IndexAnswer:
+        """Find the nearest chunks, and the best by BM25."""
+        answer, payloads = await self._find(embedding, sparse, limit, scope, read_first)
+        return replace(answer, read=points.read_hits(payloads))
 
     async def stats(self) -> IndexStats:
         """Count documents and chunks."""
-        return await self._run(self._engine.stats)
+        return await self._read(lambda: self._terms.stats(self._engine))
 
     async def flush(self) -> None:
         """Write to the disk what only memory holds, where anything was written."""
@@ -196,11 +255,11 @@ class EmbeddedIndex:
             await asyncio.wait([self._optimization])
         self._closed = True
         try:
-            await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.close)
+            await self._turns.run(lambda: self._engine.close(), search=False)
             if hand_over:
                 await asyncio.to_thread(hand_over)
         finally:
-            self._executor.shutdown(wait=False)
+            self._turns.end()
             self._directory.release()
 
     async def optimize(self) -> None:
@@ -211,7 +270,7 @@ class EmbeddedIndex:
         number = self._manifest.engine_number + 1
         draft = self._directory.engine_folder(number)
         try:
-            points_count = await self._run(lambda: self._copy_engine(draft))
+            points_count = await self._copy_engine(draft)
             await optimize_in_child(draft)
             optimized = await self._run(lambda: Engine.load(draft))
             while await self._run(lambda: self._engine.replay_recorded(optimized, REPLAY_OPERATIONS)):
@@ -219,6 +278,11 @@ class EmbeddedIndex:
             await self._run(lambda: self._adopt_engine(optimized, number, points_count))
         finally:
             await self._run(self._end_optimization)
+
+    @property
+    def is_optimizing(self) -> bool:
+        """Say whether :meth:`optimize` is under way."""
+        return self._optimization is not None
 
     def optimize_when_due(self) -> None:
         """Start :meth:`optimize` in the background where enough points have come since the last time."""
@@ -236,25 +300,25 @@ class EmbeddedIndex:
         finally:
             self._optimization = None
 
-    def _copy_engine(self, draft: Path) -> int:
-        """Copy the engine's files while it is closed; searches wait that long."""
+    async def _copy_engine(self, draft: Path) -> int:
+        """Copy the engine's files, all of them flushed, while nothing is written; searches go on."""
         folder = self._directory.engine_folder(self._manifest.engine_number)
-        self._engine.flush()
-        self._directory.check_copy(folder)
-        points_count = self._engine.count_points()
-        self._engine.close()
+        self._copied.clear()
         try:
-            shutil.copytree(folder, draft)
+            # Their turns come after those of all writes that did not wait.
+            await self._turns.run(lambda: self._engine.flush(), search=False)
+            points_count = await self._turns.run(lambda: self._engine.count_points(), search=False)
+            await asyncio.to_thread(self._directory.check_copy, folder)
+            await copy_folder(folder, draft)
+            self._engine.start_recording()
+            self._recorded_points = 0
         finally:
-            self._engine = Engine.load(folder)
-        self._engine.start_recording()
-        self._recorded_points = 0
+            self._copied.set()
         return points_count
 
     def _adopt_engine(self, optimized: Engine, number: int, points_count: int) -> None:
         """Let the optimized copy take over, brought up to date: nothing else runs on this thread meanwhile."""
-        while self._engine.replay_recorded(optimized, REPLAY_OPERATIONS):
-            pass
+        self._engine.replay_recorded(optimized)
         optimized.flush()
         manifest = self._manifest.model_copy(update={"engine_number": number, "optimized_points": points_count})
         self._directory.write_manifest(manifest)
@@ -265,24 +329,49 @@ class EmbeddedIndex:
         self._engine.drop_recorded()
         self._directory.remove_engines(keep=self._manifest.engine_number)
 
-    def _upsert(self, chunks: Sequence[IndexedChunk]) -> None:
-        self._engine.upsert_chunks(chunks)
+    async def _upsert(self, chunks: Sequence[IndexedChunk]) -> None:
+        await self._write(lambda: self._terms.upsert(self._engine, chunks), len(chunks))
         self._points += len(chunks)
         self._unflushed += len(chunks)
         if self._unflushed >= FLUSH_CHUNKS:
-            self._flush()
+            self._unflushed = 0
+            await self._run(self._engine.flush)
 
-    def _flush(self) -> None:
-        self._engine.flush()
-        self._unflushed = 0
+    async def _find(
+        self, embedding: NDArray[np.float32] | None, sparse: SparseVector | None, limit: int, scope: Scope, first: int
+    ) -> tuple[IndexAnswer, list[Payload]]:
+        points.check_search(embedding, self.dimension, limit, scope, first)
+        return await self._read(lambda: find(self._engine, self._terms, embedding, sparse, limit, scope, first))
+
+    async def _hit_payloads(self, chunks: Sequence[ChunkKey]) -> list[Payload]:
+        points.check_read("chunks", len(chunks))
+        return await self._read(lambda: self._engine.get_payloads(points.hit_point_ids(chunks)))
+
+    async def _describe(self, key: DocumentKey) -> None:
+        async def read(key: DocumentKey) -> records.RecordState | None:
+            return (await self._read(lambda: self._engine.get_states([key]))).get(key)
+
+        async def set_fields(ids: Sequence[str], fields: DocumentFields) -> None:
+            await self._index_ranges([fields])
+            await self._write(lambda: self._engine.set_fields(ids, fields), len(ids))
+
+        await describe(key, read, set_fields, lambda key, change: self._changing.ask((key, change)))
+
+    async def _index_ranges(self, written: Iterable[DocumentFields | None]) -> None:
+        """Index numbers and times of new names, a turn for each: searches come in between."""
+        for name in self._engine.new_ranges(name for fields in written if fields for name in fields.ranges):
+            await self._write(lambda: self._engine.index_ranges([name]))  # noqa: B023 - its turn ends before the next
 
     async def _count_all(self, wanted: Sequence[tuple[DocumentKey, Collection[int]]]) -> list[int]:
         return await self._run(lambda: [self._engine.count_chunks(*one) for one in wanted])
 
-    async def _change_all(
-        self, changes: Sequence[tuple[DocumentKey, records.Change]]
-    ) -> list[tuple[records.RecordState | None, records.RecordState | None]]:
-        return await self._write(lambda: self._engine.change_records(changes), len(changes))
+    def _change(self, changes: _Changes) -> _States:
+        found = self._engine.plan_changes(changes)
+        self._terms.change(self._engine, [key for key, _ in changes], found)
+        return found
+
+    async def _change_all(self, changes: _Changes) -> _States:
+        return await self._write(lambda: self._change(changes), len(changes))
 
     async def _write(self, call: Callable[[], _Result], points_count: int = 1) -> _Result:
         if self._optimization and self._recorded_points >= RECORDED_POINTS_MAX:
@@ -295,16 +384,17 @@ class EmbeddedIndex:
 
         return await self._run(checked)
 
+    async def _read(self, call: Callable[[], _Result]) -> _Result:
+        """Run what a search asks: before all writes that have not begun."""
+        self._check_open()
+        return await self._turns.run(call, search=True)
+
     async def _run(self, call: Callable[[], _Result]) -> _Result:
+        """Run what writers ask, one after another."""
+        await self._copied.wait()
+        self._check_open()
+        return await self._turns.run(call, search=False)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise IndexUnavailable(f"The index in {self._directory.path} is closed; open it again.")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-
-def _open_engine(directory: DataDirectory, manifest: Manifest) -> Engine:
-    directory.remove_engines(keep=manifest.engine_number)
-    folder = directory.engine_folder(manifest.engine_number)
-    if folder.exists():
-        return Engine.load(folder)
-    directory.check_write()
-    return Engine.create(folder, manifest.dimension)

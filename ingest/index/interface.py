@@ -14,12 +14,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.documents import DEFAULT_TENANT, MetadataValue
+
+if TYPE_CHECKING:
+    from ingest.filters import Filter
+    from ingest.index.fields import DocumentFields
 
 BATCH_CHUNKS_MAX = 128
 LIMIT_MAX = 1000
@@ -45,6 +50,27 @@ class DocumentKey(NamedTuple):
     document_id: str
 
 
+class ChunkKey(NamedTuple):
+    """Names a chunk among all that an index holds."""
+
+    tenant: str
+    document_id: str
+    generation: int
+    chunk_index: int
+
+
+class ReadConsistency(Enum):
+    """How many copies of a Qdrant server's data a read asks; an index in one process has one, where all are the same.
+
+    Where copies differ, what most of those asked agree upon is the answer.
+    """
+
+    DEFAULT = "default"  # one copy, the server's choice
+    MAJORITY = "majority"  # all copies; what more than half of them hold
+    QUORUM = "quorum"  # more than half of the copies, at random; what all of them hold
+    ALL = "all"  # all copies; what all of them hold
+
+
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
     """A slice of a document's text, without its vectors."""
@@ -66,14 +92,23 @@ class StoredChunk:
         """Which document it is a slice of."""
         return DocumentKey(self.tenant, self.document_id)
 
+    @property
+    def chunk_key(self) -> ChunkKey:
+        """Which chunk it is among all."""
+        return ChunkKey(self.tenant, self.document_id, self.generation, self.chunk_index)
+
 
 @dataclass(frozen=True, slots=True)
 class IndexedChunk:
-    """A chunk with the vectors it is found by."""
+    """A chunk with the vectors it is found by.
+
+    ``fields`` are those of the record that it will be committed with; without, the commit has to write them.
+    """
 
     chunk: StoredChunk
     embedding: NDArray[np.float32]  # (d,)
     sparse: SparseVector
+    fields: DocumentFields | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +165,49 @@ Generations = Mapping[str, Collection[int]]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which chunks a search looks at: a tenant's, of all generations, or only those of the documents named."""
+    """Which chunks a search looks at: a tenant's, of all generations, or only those of the documents named.
+
+    With ``filter`` only chunks of documents that it holds for. A chunk is known to be of such a document a moment
+    before or after its record says so: :attr:`IndexAnswer.committed` is by the record.
+    """
 
     tenant: str = DEFAULT_TENANT
     generations: Generations | None = None  # the only ones to look at; {}: none
     without: Generations = field(default_factory=dict)  # not to be looked at
+    filter: Filter | None = None
+    consistency: ReadConsistency = ReadConsistency.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class IndexHit:
-    """A chunk with its score: cosine for dense, BM25 for sparse. Higher is better."""
+    """Which chunk was found, with its score: cosine for dense, BM25 for sparse. Higher is better.
 
-    chunk: StoredChunk
+    Most of what is found is never shown: texts and records are read of what is (:meth:`VectorIndex.read_hits`).
+    """
+
+    chunk: ChunkKey
     score: float
+
+
+# Chunks that exist, and the committed records of their documents.
+HitsRead = tuple[Mapping["ChunkKey", "StoredChunk"], Mapping["DocumentKey", "DocumentRecord"]]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAnswer:
+    """What both halves of a search found, best first, and what of it is committed.
+
+    ``committed`` has, by document_id, the generations that the records list of the documents found, and of those that
+    the scope's ``without`` names. A document is left out that has no record, or none that the scope's filter holds for.
+    Records are looked at when the hits are found, not before.
+    """
+
+    dense: Sequence[IndexHit] = ()
+    sparse: Sequence[IndexHit] = ()
+    committed: Generations = field(default_factory=dict)
+    dense_s: float = 0.0  # seconds that the halves took, the way to the index not included
+    sparse_s: float = 0.0
+    read: HitsRead = ({}, {})  # of the first hits, where that was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +252,7 @@ class VectorIndex(Protocol):
         changed since. It may be the record's own, whose metadata change then.
 
         Say whether it is the visible one now. The generation that is visible may be committed again, fenced or not:
-        its record is replaced.
+        its record is replaced. On return the chunks carry what filters ask of the record.
         """
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
@@ -200,7 +265,9 @@ class VectorIndex(Protocol):
     async def get_fences(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, int]:
         """Give the highest generation that each known document had or was fenced at; unknown ones are left out."""
 
-    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
+    async def get_records(
+        self, keys: Sequence[DocumentKey], *, consistency: ReadConsistency = ReadConsistency.DEFAULT
+    ) -> dict[DocumentKey, DocumentRecord]:
         """Read the records of the documents that are committed and not deleted."""
 
     async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
@@ -212,6 +279,19 @@ class VectorIndex(Protocol):
 
     async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks ``first`` to ``last`` (inclusive, from 0) that exist, in order."""
+
+    async def read_chunks(
+        self, chunks: Sequence[ChunkKey], *, consistency: ReadConsistency = ReadConsistency.DEFAULT
+    ) -> dict[ChunkKey, StoredChunk]:
+        """Read the chunks of a search's hits; those that do not exist any more are left out."""
+
+    async def read_hits(
+        self, chunks: Sequence[ChunkKey], *, consistency: ReadConsistency = ReadConsistency.DEFAULT
+    ) -> HitsRead:
+        """Read chunks that exist as :meth:`read_chunks` does, and the committed records of their documents."""
+
+    async def get_embeddings(self, chunks: Sequence[ChunkKey]) -> dict[ChunkKey, NDArray[np.float32]]:
+        """Read the embeddings ``(d,)`` of chunks, each of length 1; those that do not exist are left out."""
 
     async def delete_record(self, key: DocumentKey, generation: int) -> bool:
         """Make a document invisible from this generation on (a deletion is a generation, too).
@@ -231,11 +311,21 @@ class VectorIndex(Protocol):
         Of those before one, ``keep`` names the generations that stay.
         """
 
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the nearest chunks by cosine similarity, best first. ``embedding`` is ``(d,)``."""
+    async def search(
+        self,
+        embedding: NDArray[np.float32] | None,
+        sparse: SparseVector | None,
+        limit: int,
+        scope: Scope,
+        *,
+        read_first: int = 0,
+    ) -> IndexAnswer:
+        """Find the nearest chunks by cosine similarity and the best by BM25, ``limit`` of each; None asks for no such.
 
-    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the best chunks by BM25, best first; document frequencies are those of all the tenant's chunks."""
+        ``embedding`` is ``(d,)``. Document frequencies are those of the tenant's committed chunks. So many of the first
+        hits (of the nearest, where these are asked for) as ``read_first`` says are read along, as :meth:`read_hits`
+        does, where the index can do so at once: what is missing is to be read.
+        """
 
     async def stats(self) -> IndexStats:
         """Count what is in the index; tombstones are no documents."""

@@ -6,21 +6,28 @@ answers are the embedded engine's (a test asks both), as long as that one is exa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.documents import DEFAULT_TENANT
+from ingest.filters import Filter, matches
 from ingest.index import points, records
+from ingest.index.frequencies import rarity
 from ingest.index.interface import (
     READ_MAX,
+    ChunkKey,
     DocumentKey,
     DocumentRecord,
+    HitsRead,
+    IndexAnswer,
     IndexedChunk,
     IndexHit,
     IndexStats,
+    ReadConsistency,
     Scope,
     SparseVector,
     StoredChunk,
@@ -70,7 +77,12 @@ class MemoryIndex:
         points.check_read("keys", len(keys))
         return records.fences({key: self._states[key] for key in keys if key in self._states})
 
-    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
+    async def get_records(
+        self,
+        keys: Sequence[DocumentKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> dict[DocumentKey, DocumentRecord]:
         """Read the records of the documents that exist."""
         points.check_read("keys", len(keys))
         return records.committed({key: self._states[key] for key in keys if key in self._states})
@@ -93,6 +105,34 @@ class MemoryIndex:
         chunks = self._chunks.get(key, {})
         found = (chunks.get((generation, number)) for number in range(first, last + 1))
         return [indexed.chunk for indexed in found if indexed]
+
+    async def read_chunks(
+        self,
+        chunks: Sequence[ChunkKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> dict[ChunkKey, StoredChunk]:
+        """Read the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        return {key: indexed.chunk for key in chunks if (indexed := self._chunk(key))}
+
+    async def read_hits(
+        self, chunks: Sequence[ChunkKey], *, consistency: ReadConsistency = ReadConsistency.DEFAULT
+    ) -> HitsRead:
+        """Read the chunks that exist, and their documents' records."""
+        keys = list({DocumentKey(key.tenant, key.document_id) for key in chunks})
+        found = await self.read_chunks(chunks, consistency=consistency)
+        return found, await self.get_records(keys, consistency=consistency)
+
+    async def get_embeddings(self, chunks: Sequence[ChunkKey]) -> dict[ChunkKey, NDArray[np.float32]]:
+        """Read the embeddings of the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        found = {}
+        for key in chunks:
+            if indexed := self._chunk(key):
+                length = max(float(np.linalg.norm(indexed.embedding)), 1e-12)
+                found[key] = (indexed.embedding / length).astype(np.float32)
+        return found
 
     async def delete_record(self, key: DocumentKey, generation: int) -> bool:
         """Leave a tombstone."""
@@ -121,21 +161,31 @@ class MemoryIndex:
             self._arrays.pop(key.tenant, None)
         return len(chunks) - len(kept)
 
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
-        """Score every chunk by cosine similarity."""
-        points.check_limit(limit)
-        points.check_embedding(embedding, self.dimension)
-        points.check_scope(scope)
+    async def search(
+        self,
+        embedding: NDArray[np.float32] | None,
+        sparse: SparseVector | None,
+        limit: int,
+        scope: Scope,
+        *,
+        read_first: int = 0,  # not done: reading is a call of its own
+    ) -> IndexAnswer:
+        """Score every chunk by cosine similarity, and those that share a term with the query by BM25."""
+        points.check_search(embedding, self.dimension, limit, scope, read_first)
         arrays = self._laid_out(scope.tenant)
-        scores = arrays.embeddings @ (embedding / max(float(np.linalg.norm(embedding)), 1e-12))
-        return arrays.best(arrays.in_scope(scores, scope), limit)
-
-    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
-        """Score the chunks that share a term with the query by BM25."""
-        points.check_limit(limit)
-        points.check_scope(scope)
-        arrays = self._laid_out(scope.tenant)
-        return arrays.best(arrays.in_scope(arrays.score_terms(sparse), scope), limit, above=0.0)
+        started = time.perf_counter()
+        dense: list[IndexHit] = []
+        words: list[IndexHit] = []
+        if embedding is not None:
+            scores = arrays.embeddings @ (embedding / max(float(np.linalg.norm(embedding)), 1e-12))
+            dense = arrays.best(arrays.in_scope(scores, scope, self._states), limit)
+        between = time.perf_counter()
+        if sparse is not None:
+            words = arrays.best(arrays.in_scope(arrays.score_terms(sparse), scope, self._states), limit, above=0.0)
+        ended = time.perf_counter()
+        keys = points.documents_asked(scope, dense, words)
+        found = records.committed({key: self._states[key] for key in keys if key in self._states})
+        return IndexAnswer(dense, words, records.generations_in(scope, found), between - started, ended - between)
 
     def score_documents(
         self, embeddings: NDArray[np.float32], tenant: str = DEFAULT_TENANT
@@ -176,20 +226,24 @@ class MemoryIndex:
         """Forget everything."""
         self._chunks, self._states, self._arrays = {}, {}, {}
 
+    def _chunk(self, key: ChunkKey) -> IndexedChunk | None:
+        return self._chunks.get(DocumentKey(key.tenant, key.document_id), {}).get((key.generation, key.chunk_index))
+
     def _change(
         self, key: DocumentKey, change: records.Change
     ) -> tuple[records.RecordState | None, records.RecordState | None]:
         before = self._states.get(key)
         after = change(before)
-        if after is not None:
-            self._states[key] = after
+        if after is not None and after != before:
+            self._states[key] = replace(after, describing=False)
+            self._arrays.pop(key.tenant, None)
         return before, after
 
     def _laid_out(self, tenant: str) -> _Arrays:
         if tenant not in self._arrays:
             theirs = sorted((key.document_id, chunks) for key, chunks in self._chunks.items() if key.tenant == tenant)
             indexed = [chunk for _, chunks in theirs for chunk in chunks.values()]
-            self._arrays[tenant] = _Arrays.of(indexed, self.dimension)
+            self._arrays[tenant] = _Arrays.of(indexed, self.dimension, self._states)
         return self._arrays[tenant]
 
 
@@ -198,6 +252,7 @@ class _Arrays:
     """``n`` chunks; each distinct term's chunks stand together among the ``m`` postings."""
 
     chunks: list[StoredChunk]
+    committed: NDArray[np.bool_]  # (n,), whether the document's record lists the chunk's generation
     embeddings: NDArray[np.float32]  # (n, d), each row of length 1
     terms: NDArray[np.uint32]  # (t,), sorted
     starts: NDArray[np.int64]  # (t + 1,), where each term's postings begin
@@ -207,7 +262,9 @@ class _Arrays:
     document_starts: NDArray[np.int64]  # where each document's chunks begin
 
     @classmethod
-    def of(cls, indexed: Sequence[IndexedChunk], dimension: int) -> _Arrays:
+    def of(
+        cls, indexed: Sequence[IndexedChunk], dimension: int, states: Mapping[DocumentKey, records.RecordState]
+    ) -> _Arrays:
         embeddings = np.empty((len(indexed), dimension), np.float32)
         for row, chunk in enumerate(indexed):
             embeddings[row] = chunk.embedding
@@ -222,6 +279,7 @@ class _Arrays:
         document_starts = [place for place, owner in enumerate(owners) if place == 0 or owners[place - 1] != owner]
         return cls(
             [chunk.chunk for chunk in indexed],
+            np.array([_committed(chunk.chunk, states) is not None for chunk in indexed], np.bool_),
             embeddings,
             terms,
             np.append(starts, len(found)),
@@ -231,14 +289,17 @@ class _Arrays:
             np.array(document_starts, np.int64),
         )
 
-    def in_scope(self, scores: NDArray[np.float32], scope: Scope) -> NDArray[np.float32]:
+    def in_scope(
+        self, scores: NDArray[np.float32], scope: Scope, states: Mapping[DocumentKey, records.RecordState]
+    ) -> NDArray[np.float32]:
         """Put the chunks that a scope leaves out below all others: ``(n,)``."""
-        only, without = scope.generations, scope.without
-        if only is None and not without:
+        only, without, filter_ = scope.generations, scope.without, scope.filter
+        if only is None and not without and filter_ is None:
             return scores
         inside = [
             (only is None or chunk.generation in only.get(chunk.document_id, ()))
             and chunk.generation not in without.get(chunk.document_id, ())
+            and (filter_ is None or _holds(filter_, chunk, states))
             for chunk in self.chunks
         ]
         return np.where(inside, scores, np.float32(-np.inf))
@@ -253,15 +314,15 @@ class _Arrays:
     def score_terms(self, sparse: SparseVector) -> NDArray[np.float32]:
         """Score all chunks by BM25: ``(n,)``, 0 where no term is shared."""
         scores = np.zeros(len(self.chunks), np.float32)
+        chunk_count = int(self.committed.sum())
         for term, count in zip(sparse.indices, sparse.values, strict=True):
             place = int(np.searchsorted(self.terms, term))
             if place == len(self.terms) or self.terms[place] != term:
                 continue
             postings = slice(int(self.starts[place]), int(self.starts[place + 1]))
-            frequency = postings.stop - postings.start
-            # Qdrant's Modifier.IDF, by which the engine scores.
-            rarity = np.log1p((len(self.chunks) - frequency + 0.5) / (frequency + 0.5))
-            scores[self.rows[postings]] += self.weights[postings] * np.float32(count * rarity)
+            found = self.rows[postings]
+            frequency = np.float32(self.committed[found].sum())
+            scores[found] += self.weights[postings] * np.float32(count * rarity(frequency, chunk_count))
         return scores
 
     def best(self, scores: NDArray[np.float32], limit: int, above: float = -np.inf) -> list[IndexHit]:
@@ -273,4 +334,17 @@ class _Arrays:
             rows = np.arange(len(scores))
         rows = rows[np.argsort(-scores[rows], kind="stable")]
         rows = rows[scores[rows] > above]
-        return [IndexHit(self.chunks[row], score) for row, score in zip(rows, scores[rows].tolist(), strict=True)]
+        return [
+            IndexHit(self.chunks[row].chunk_key, score) for row, score in zip(rows, scores[rows].tolist(), strict=True)
+        ]
+
+
+def _committed(chunk: StoredChunk, states: Mapping[DocumentKey, records.RecordState]) -> DocumentRecord | None:
+    """Give the record that lists a chunk's generation; None where there is none."""
+    state = states.get(chunk.key)
+    return state.record if state and state.record and chunk.generation in state.record.generations else None
+
+
+def _holds(expression: Filter, chunk: StoredChunk, states: Mapping[DocumentKey, records.RecordState]) -> bool:
+    record = _committed(chunk, states)
+    return record is not None and matches(expression, record)

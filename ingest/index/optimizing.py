@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -16,9 +16,19 @@ from pathlib import Path
 from encoder.errors import IndexUnavailable
 from ingest.index.data_directory import sync_tree
 from ingest.index.engine import Engine
+from ingest.priority import lower_priority
 
 NICENESS = 10
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+async def copy_folder(folder: Path, draft: Path) -> None:
+    """Copy a folder that does not change meanwhile; cancelling waits, since a thread cannot be ended."""
+    copying = asyncio.create_task(asyncio.to_thread(shutil.copytree, folder, draft))
+    try:
+        await asyncio.shield(copying)
+    finally:
+        await asyncio.wait([copying])
 
 
 async def optimize_in_child(folder: Path) -> None:
@@ -51,7 +61,7 @@ def main(folder: Path) -> None:
     """Optimize, flush, end; end as well when the parent does, even if that is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(NICENESS)
+    lower_priority(NICENESS)
     engine = Engine.load(folder)
     engine.optimize()
     engine.close()

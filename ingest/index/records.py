@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ingest.index.interface import DocumentKey, DocumentRecord
+from ingest.filters import matches
+from ingest.index.fields import fields_of
+from ingest.index.interface import DocumentKey, DocumentRecord, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class RecordState:
 
     fence: int  # the highest generation that it had or that was fenced
     record: DocumentRecord | None
+    describing: bool = False  # whether chunks that it keeps may not carry its fields yet
 
 
 # From what is known (None: nothing) to what is known afterwards; None where there is nothing to write.
@@ -32,14 +35,29 @@ def committing(record: DocumentRecord, *, in_place_of: int | None = None) -> Cha
     def commit(state: RecordState | None) -> RecordState | None:
         visible = state.record.generation if state and state.record else 0
         if state is not None and visible == record.generation:
-            return replace(state, record=record)
+            return replace(state, record=record, describing=state.describing or not _alike(state.record, record))
         if in_place_of is not None and visible != in_place_of:
             return None
         if state is None or state.fence < record.generation:
-            return RecordState(record.generation, record)
+            grown = state is not None and record.earlier and (state.describing or not _alike(state.record, record))
+            return RecordState(record.generation, record, describing=bool(grown))
         return None
 
     return commit
+
+
+def describing_done(record: DocumentRecord) -> Change:
+    """Note that all chunks carry the fields of a record; where it has been replaced meanwhile, they may not."""
+
+    def done(state: RecordState | None) -> RecordState | None:
+        return replace(state, describing=False) if state is not None and state.record == record else state
+
+    return done
+
+
+def new_generations(before: RecordState | None, after: RecordState | None) -> set[int]:
+    """Name the generations whose chunks a change made visible; the other way round those that it left behind."""
+    return _generations(after) - _generations(before)
 
 
 def fencing(generation: int) -> Change:
@@ -81,6 +99,23 @@ def committed(states: Mapping[DocumentKey, RecordState]) -> dict[DocumentKey, Do
     return {key: state.record for key, state in states.items() if state.record is not None}
 
 
+def generations_in(scope: Scope, found: Mapping[DocumentKey, DocumentRecord]) -> dict[str, tuple[int, ...]]:
+    """Name, by document_id, the generations that records list; those alone that a scope's filter holds for."""
+    return {
+        key.document_id: record.generations
+        for key, record in found.items()
+        if scope.filter is None or matches(scope.filter, record)
+    }
+
+
 def fences(states: Mapping[DocumentKey, RecordState]) -> dict[DocumentKey, int]:
     """Keep the fences."""
     return {key: state.fence for key, state in states.items()}
+
+
+def _alike(one: DocumentRecord | None, other: DocumentRecord) -> bool:
+    return one is not None and fields_of(one) == fields_of(other)
+
+
+def _generations(state: RecordState | None) -> set[int]:
+    return set(state.record.generations) if state and state.record else set()

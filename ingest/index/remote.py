@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Collection, Sequence
 from typing import Self, TypeVar
 
@@ -10,17 +11,22 @@ import numpy as np
 from mambasearch.v1 import index_pb2, index_pb2_grpc
 from numpy.typing import NDArray
 
+from encoder.credentials import showing
 from encoder.errors import IndexUnavailable
 from encoder.grpc_errors import error_of
+from encoder.traced_channel import TracedChannel
 from ingest.index import points, wire
 from ingest.index.gathering import TOGETHER_MAX, Gathering
 from ingest.index.interface import (
     READ_MAX,
+    ChunkKey,
     DocumentKey,
     DocumentRecord,
+    HitsRead,
+    IndexAnswer,
     IndexedChunk,
-    IndexHit,
     IndexStats,
+    ReadConsistency,
     Scope,
     SparseVector,
     StoredChunk,
@@ -35,7 +41,7 @@ _Response = TypeVar("_Response")
 class RemoteIndex:
     """Asks the index owner; make it inside the event loop that uses it. It does not retry: every call is idempotent."""
 
-    def __init__(self, target: str, *, dimension: int, fingerprint: str) -> None:
+    def __init__(self, target: str, *, dimension: int, fingerprint: str, token: str | None = None) -> None:
         self.fingerprint = fingerprint
         self.dimension = dimension
         self._service = f"the index owner at {target}"
@@ -49,18 +55,18 @@ class RemoteIndex:
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ],
         )
-        self._stub = index_pb2_grpc.IndexServiceStub(self._channel)
+        self._stub = index_pb2_grpc.IndexServiceStub(TracedChannel(showing(self._channel, token)))
         self._counting = Gathering(self._count_all, TOGETHER_MAX)
         self._committing = Gathering(self._commit_all, TOGETHER_MAX)
 
     @classmethod
-    async def connect(cls, target: str, *, dimension: int, fingerprint: str) -> Self:
+    async def connect(cls, target: str, *, dimension: int, fingerprint: str, token: str | None = None) -> Self:
         """Have the owner open its index, or make it.
 
         :class:`IndexUnavailable` where the owner cannot be reached; :class:`FingerprintMismatch` where another model
         or chunker made the index.
         """
-        index = cls(target, dimension=dimension, fingerprint=fingerprint)
+        index = cls(target, dimension=dimension, fingerprint=fingerprint, token=token)
         request = index_pb2.OpenIndexRequest(fingerprint=fingerprint, dimension=dimension)
         try:
             await index._call(index._stub.OpenIndex(request, timeout=READ_TIMEOUT_S))
@@ -100,12 +106,17 @@ class RemoteIndex:
         response = await self._call(self._stub.GetFences(request, timeout=READ_TIMEOUT_S))
         return {wire.key_from_message(message.key): message.generation for message in response.fences}
 
-    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
+    async def get_records(
+        self,
+        keys: Sequence[DocumentKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> dict[DocumentKey, DocumentRecord]:
         """Read the records that exist."""
         points.check_read("keys", len(keys))
         request = index_pb2.GetRecordsRequest(keys=map(wire.key_to_message, keys))
         response = await self._call(self._stub.GetRecords(request, timeout=READ_TIMEOUT_S))
-        found = map(wire.record_from_message, response.records)
+        found = map(points.read_record, map(json.loads, response.written))
         return {record.key: record for record in found}
 
     async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
@@ -123,6 +134,39 @@ class RemoteIndex:
         )
         response = await self._call(self._stub.GetChunks(request, timeout=READ_TIMEOUT_S))
         return [wire.chunk_from_message(message) for message in response.chunks]
+
+    async def read_chunks(
+        self,
+        chunks: Sequence[ChunkKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> dict[ChunkKey, StoredChunk]:
+        """Read the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        request = index_pb2.ReadChunksRequest(chunks=map(wire.chunk_key_to_message, chunks))
+        response = await self._call(self._stub.ReadChunks(request, timeout=READ_TIMEOUT_S))
+        found = map(wire.chunk_from_message, response.chunks)
+        return {chunk.chunk_key: chunk for chunk in found}
+
+    async def read_hits(
+        self,
+        chunks: Sequence[ChunkKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,  # noqa: ARG002 - there is one copy
+    ) -> HitsRead:
+        """Read the chunks that exist, and their documents' records."""
+        points.check_read("chunks", len(chunks))
+        request = index_pb2.ReadHitsRequest(chunks=map(wire.chunk_key_to_message, chunks))
+        response = await self._call(self._stub.ReadHits(request, timeout=READ_TIMEOUT_S))
+        return points.read_hits(map(json.loads, response.written))
+
+    async def get_embeddings(self, chunks: Sequence[ChunkKey]) -> dict[ChunkKey, NDArray[np.float32]]:
+        """Read the embeddings of the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        request = index_pb2.GetEmbeddingsRequest(chunks=map(wire.chunk_key_to_message, chunks))
+        response = await self._call(self._stub.GetEmbeddings(request, timeout=READ_TIMEOUT_S))
+        keys = map(wire.chunk_key_from_message, response.chunks)
+        return dict(zip(keys, wire.embeddings_from_bytes(response.embeddings, len(response.chunks)), strict=True))
 
     async def delete_record(self, key: DocumentKey, generation: int) -> bool:
         """Leave a tombstone."""
@@ -151,24 +195,20 @@ class RemoteIndex:
         )
         return response.count
 
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the nearest chunks."""
-        points.check_limit(limit)
-        points.check_embedding(embedding, self.dimension)
-        points.check_scope(scope)
-        request = index_pb2.SearchDenseRequest(
-            embedding=wire.embeddings_to_bytes([embedding]), limit=limit, scope=wire.scope_to_message(scope)
-        )
-        return wire.hits_from_message(await self._call(self._stub.SearchDense(request, timeout=READ_TIMEOUT_S)))
-
-    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the best chunks by BM25."""
-        points.check_limit(limit)
-        points.check_scope(scope)
-        request = index_pb2.SearchSparseRequest(
-            sparse=wire.sparse_to_message(sparse), limit=limit, scope=wire.scope_to_message(scope)
-        )
-        return wire.hits_from_message(await self._call(self._stub.SearchSparse(request, timeout=READ_TIMEOUT_S)))
+    async def search(
+        self,
+        embedding: NDArray[np.float32] | None,
+        sparse: SparseVector | None,
+        limit: int,
+        scope: Scope,
+        *,
+        read_first: int = 0,
+    ) -> IndexAnswer:
+        """Find the nearest chunks, and the best by BM25."""
+        points.check_search(embedding, self.dimension, limit, scope, read_first)
+        request = wire.search_to_message(embedding, sparse, limit, scope, read_first)
+        answer = await self._call(self._stub.SearchIndex(request, timeout=READ_TIMEOUT_S))
+        return wire.answer_from_message(scope.tenant, answer)
 
     async def stats(self) -> IndexStats:
         """Count documents and chunks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -11,30 +12,43 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, models
 
-from encoder.errors import IndexMoved, Overloaded, TimedOut
+from encoder.errors import IndexMoved, Overloaded
 from ingest.index import points, records
 from ingest.index.collections import Collections, MadeBy
+from ingest.index.describing import describe
+from ingest.index.fields import DocumentFields, fields_of
 from ingest.index.interface import (
+    FIRST_GENERATION,
     READ_MAX,
+    ChunkKey,
     DocumentKey,
     DocumentRecord,
+    HitsRead,
+    IndexAnswer,
     IndexedChunk,
-    IndexHit,
     IndexStats,
+    ReadConsistency,
     Scope,
     SparseVector,
     StoredChunk,
 )
+from ingest.index.server_address import QdrantServer
 from ingest.index.server_connection import translated
+from ingest.index.server_fields import ServerFields, check_applied
+from ingest.index.server_finding import find_nearest, find_words
 from ingest.index.server_models import (
+    GENERATIONS_ALONE,
     REVISION,
+    WITHOUT_FIELDS,
     chunk_point,
     chunks_below,
     chunks_of,
-    in_scope,
+    embedding_of,
+    left_behind,
     matching,
+    points_of,
+    read_consistency,
     records_of,
-    sparse_vector,
 )
 
 # Only two writers of one document can be in each other's way, and one of them is stale.
@@ -52,9 +66,12 @@ class ServerIndex:
         self._collection = collection
         self._name = name
         self._service = service
+        self._fields = ServerFields(client, collection, service)
 
     @classmethod
-    async def open(cls, server: str | AsyncQdrantClient, *, collection: str, dimension: int, fingerprint: str) -> Self:
+    async def open(
+        cls, server: str | QdrantServer | AsyncQdrantClient, *, collection: str, dimension: int, fingerprint: str
+    ) -> Self:
         """Open a collection, by its name or an alias, or make it.
 
         ``server`` is an address, or a client of which the index then disposes. An address names the REST port (6333
@@ -70,7 +87,13 @@ class ServerIndex:
         except BaseException:
             await collections.close()
             raise
-        return cls(collections.client, found, name=collection, service=collections.service, made_by=made_by)
+        index = cls(collections.client, found, name=collection, service=collections.service, made_by=made_by)
+        try:
+            await index._describe_all()
+        except BaseException:
+            await index.close()
+            raise
+        return index
 
     async def upsert_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
         """Write chunks."""
@@ -85,8 +108,20 @@ class ServerIndex:
     async def commit_record(self, record: DocumentRecord, *, in_place_of: int | None = None) -> bool:
         """Make a generation the visible one, unless it is fenced."""
         points.check_generation(record.generation)
-        _, after = await self._change(record.key, records.committing(record, in_place_of=in_place_of))
-        return after is not None
+        await self._describe_new(record)
+        before, after = await self._change(record.key, records.committing(record, in_place_of=in_place_of))
+        if after is None:
+            # Its writer deletes its chunks in the end; until then they are not to count.
+            await self._fields.leave_out(chunks_of(record.key, [record.generation]))
+            return False
+        if after.describing:
+            await self._describe(record.key)
+        elif before and before.record and before.record.generation == record.generation:
+            # Its chunks may have been written again since they were described.
+            await self._fields.write(chunks_of(record.key, record.generations), fields_of(record))
+        if record.generation > FIRST_GENERATION:
+            await self._fields.leave_out(left_behind(record.key, record.generations, record.generation))
+        return True
 
     async def fence(self, key: DocumentKey, generation: int) -> DocumentRecord | None:
         """Refuse commits up to a generation; give the committed record."""
@@ -99,10 +134,12 @@ class ServerIndex:
         points.check_read("keys", len(keys))
         return records.fences(await self._states(keys))
 
-    async def get_records(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, DocumentRecord]:
+    async def get_records(
+        self, keys: Sequence[DocumentKey], *, consistency: ReadConsistency = ReadConsistency.DEFAULT
+    ) -> dict[DocumentKey, DocumentRecord]:
         """Read the records that exist."""
         points.check_read("keys", len(keys))
-        return records.committed(await self._states(keys))
+        return records.committed(await self._states(keys, consistency))
 
     async def list_records(self, tenant: str | None, after: str, limit: int) -> tuple[list[DocumentRecord], str]:
         """Read a page of a tenant's records, or of all."""
@@ -117,14 +154,51 @@ class ServerIndex:
     async def get_chunks(self, key: DocumentKey, generation: int, first: int, last: int) -> list[StoredChunk]:
         """Read chunks, in order."""
         points.check_read("last", last - first + 1)
-        ids = [points.chunk_point_id(key, generation, index) for index in range(first, last + 1)]
+        ids = [points.chunk_point_id(ChunkKey(*key, generation, index)) for index in range(first, last + 1)]
         chunks = [points.read_chunk(payload) for payload in await self._payloads(ids)]
         return sorted(chunks, key=lambda chunk: chunk.chunk_index)
+
+    async def read_chunks(
+        self,
+        chunks: Sequence[ChunkKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,
+    ) -> dict[ChunkKey, StoredChunk]:
+        """Read the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        payloads = await self._payloads([points.chunk_point_id(key) for key in chunks], consistency)
+        found = map(points.read_chunk, payloads)
+        return {chunk.chunk_key: chunk for chunk in found}
+
+    async def read_hits(
+        self,
+        chunks: Sequence[ChunkKey],
+        *,
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,
+    ) -> HitsRead:
+        """Read the chunks that exist, and their documents' records."""
+        points.check_read("chunks", len(chunks))
+        return points.read_hits(await self._payloads(points.hit_point_ids(chunks), consistency))
+
+    async def get_embeddings(self, chunks: Sequence[ChunkKey]) -> dict[ChunkKey, NDArray[np.float32]]:
+        """Read the embeddings of the chunks that exist."""
+        points.check_read("chunks", len(chunks))
+        if not chunks:
+            return {}
+        asked = {points.chunk_point_id(key): key for key in chunks}
+        async with self._translated():
+            found = await self._client.retrieve(
+                self._collection, list(asked), with_payload=False, with_vectors=[points.DENSE]
+            )
+        return {asked[str(record.id)]: embedding_of(record) for record in found}
 
     async def delete_record(self, key: DocumentKey, generation: int) -> bool:
         """Leave a tombstone."""
         points.check_generation(generation)
-        return records.deleted_by(*await self._change(key, records.deleting(generation)))
+        before, after = await self._change(key, records.deleting(generation))
+        if after is not None:
+            await self._fields.leave_out(left_behind(key, (), after.fence + 1))
+        return records.deleted_by(before, after)
 
     async def drop_tombstone(self, key: DocumentKey, generation: int) -> None:
         """Forget a tombstone of just this generation."""
@@ -144,23 +218,27 @@ class ServerIndex:
             await self._delete(chosen)
         return count
 
-    async def search_dense(self, embedding: NDArray[np.float32], limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the nearest chunks."""
-        points.check_limit(limit)
-        points.check_embedding(embedding, self.dimension)
-        points.check_scope(scope)
-        if points.is_empty(scope):
-            return []
-        return await self._search(embedding.tolist(), points.DENSE, limit, scope)
-
-    async def search_sparse(self, sparse: SparseVector, limit: int, scope: Scope) -> list[IndexHit]:
-        """Find the best chunks by BM25."""
-        points.check_limit(limit)
-        points.check_scope(scope)
-        if points.is_empty(scope) or not len(sparse.indices):
-            return []
-        corpus = models.IdfCorpusParams(corpus=in_scope(Scope(scope.tenant)))
-        return await self._search(sparse_vector(sparse), points.SPARSE, limit, scope, models.SearchParams(idf=corpus))
+    async def search(
+        self,
+        embedding: NDArray[np.float32] | None,
+        sparse: SparseVector | None,
+        limit: int,
+        scope: Scope,
+        *,
+        read_first: int = 0,  # not done: reading is a call of its own
+    ) -> IndexAnswer:
+        """Find the nearest chunks and the best by BM25 at once, then read what of it is committed."""
+        points.check_search(embedding, self.dimension, limit, scope, read_first)
+        async with self._translated():
+            (dense, dense_s), (words, sparse_s) = await asyncio.gather(
+                find_nearest(self._client, self._collection, embedding, limit, scope),
+                find_words(self._client, self._collection, sparse, limit, scope),
+            )
+        keys = points.documents_asked(scope, dense, words)
+        committed: dict[str, tuple[int, ...]] = {}
+        for start in range(0, len(keys), READ_MAX):
+            committed |= await self._committed(keys[start : start + READ_MAX], scope)
+        return IndexAnswer(dense, words, committed, dense_s, sparse_s)
 
     async def stats(self) -> IndexStats:
         """Count documents and chunks; :class:`IndexMoved` where the alias leads to another collection now."""
@@ -202,6 +280,35 @@ class ServerIndex:
             before = found
         raise Overloaded(f"Others keep writing the record of {key.document_id} of {key.tenant}; try again.", 1.0)
 
+    async def _describe_new(self, record: DocumentRecord) -> None:
+        """Let the chunks of a generation that is about to be visible carry the record's fields, and count.
+
+        Those of the visible one carry the fields of its record, and are described after another one is written.
+        """
+        state, _ = await self._state(record.key)
+        if state is None or state.record is None or state.record.generation != record.generation:
+            await self._fields.write(chunks_of(record.key, [record.generation]), fields_of(record))
+
+    async def _describe_all(self) -> None:
+        """Finish what an end in the middle of it has left."""
+        describing = models.Filter(must=[matching(points.DESCRIBING, points.YES)])
+        while True:
+            async with self._translated():
+                found, _ = await self._client.scroll(self._collection, scroll_filter=describing, limit=READ_MAX)
+            if not found:
+                return
+            for record in found:
+                await self._describe(points.read_state(record.payload or {})[0])
+
+    async def _describe(self, key: DocumentKey) -> None:
+        async def read(key: DocumentKey) -> records.RecordState | None:
+            return (await self._state(key))[0]
+
+        async def set_fields(ids: Sequence[str], fields: DocumentFields) -> None:
+            await self._fields.write(points_of(ids), fields)
+
+        await describe(key, read, set_fields, self._change)
+
     async def _check_current(self) -> None:
         """Refuse to go on where the alias leads to another collection: what is written here, nobody would see."""
         if self._name == self._collection:
@@ -217,13 +324,25 @@ class ServerIndex:
             return points.read_state(payload)[1], payload[REVISION]
         return None, ""
 
-    async def _states(self, keys: Sequence[DocumentKey]) -> dict[DocumentKey, records.RecordState]:
-        return dict(map(points.read_state, await self._payloads([points.record_point_id(key) for key in keys])))
+    async def _states(
+        self, keys: Sequence[DocumentKey], consistency: ReadConsistency = ReadConsistency.DEFAULT
+    ) -> dict[DocumentKey, records.RecordState]:
+        ids = [points.record_point_id(key) for key in keys]
+        return dict(map(points.read_state, await self._payloads(ids, consistency)))
+
+    async def _committed(self, keys: Sequence[DocumentKey], scope: Scope) -> dict[str, tuple[int, ...]]:
+        """Read which generations records list; whole records only where a filter has to be compared with them."""
+        if scope.filter is not None:
+            return records.generations_in(scope, records.committed(await self._states(keys, scope.consistency)))
+        ids = [points.record_point_id(key) for key in keys]
+        payloads = await self._payloads(ids, scope.consistency, GENERATIONS_ALONE)
+        found = filter(points.is_record, payloads)
+        return {payload[points.DOCUMENT_ID]: points.read_generations(payload) for payload in found}
 
     async def _upsert(self, batch: list[models.PointStruct]) -> None:
         async with self._translated():
             result = await self._client.upsert(self._collection, batch, wait=True)
-        self._check_applied(result)
+        check_applied(result, self._service)
 
     async def _upsert_over(self, point: models.PointStruct, revision: str) -> None:
         """Write a record where it still is the one of a revision, or (revision "") where there still is none."""
@@ -238,47 +357,30 @@ class ServerIndex:
                 # Costs nothing on one server, and on several lets one of them decide what came first.
                 ordering=models.WriteOrdering.STRONG,
             )
-        self._check_applied(result)
+        check_applied(result, self._service)
 
     async def _delete(self, chosen: models.Filter) -> None:
         async with self._translated():
             result = await self._client.delete(self._collection, models.FilterSelector(filter=chosen), wait=True)
-        self._check_applied(result)
+        check_applied(result, self._service)
 
     async def _count(self, chosen: models.Filter) -> int:
         async with self._translated():
             return (await self._client.count(self._collection, count_filter=chosen, exact=True)).count
 
-    async def _payloads(self, ids: list[str]) -> list[models.Payload]:
+    async def _payloads(
+        self,
+        ids: list[str],
+        consistency: ReadConsistency = ReadConsistency.DEFAULT,
+        chosen: models.PayloadSelector = WITHOUT_FIELDS,
+    ) -> list[models.Payload]:
         if not ids:
             return []
         async with self._translated():
-            found = await self._client.retrieve(self._collection, list(ids), with_payload=True)
-        return [record.payload for record in found if record.payload]
-
-    async def _search(
-        self,
-        query: list[float] | models.SparseVector,
-        using: str,
-        limit: int,
-        scope: Scope,
-        params: models.SearchParams | None = None,
-    ) -> list[IndexHit]:
-        async with self._translated():
-            found = await self._client.query_points(
-                self._collection,
-                query=query,
-                using=using,
-                query_filter=in_scope(scope),
-                search_params=params,
-                limit=limit,
-                with_payload=True,
+            found = await self._client.retrieve(
+                self._collection, list(ids), with_payload=chosen, consistency=read_consistency(consistency)
             )
-        return [IndexHit(points.read_chunk(hit.payload or {}), hit.score) for hit in found.points]
-
-    def _check_applied(self, result: models.UpdateResult) -> None:
-        if result.status != models.UpdateStatus.COMPLETED:
-            raise TimedOut(f"Qdrant on {self._service} accepted a write but did not apply it in time; try again.")
+        return [record.payload for record in found if record.payload]
 
     def _translated(self) -> AbstractAsyncContextManager[None]:
         return translated(self._service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -12,22 +13,34 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from encoder.errors import IndexUnavailable, InvalidInput, Overloaded, StorageFull, TimedOut
+from ingest.index.server_address import QdrantServer
 
 REST_PORT = 6333
 TIMEOUT_S = 30
-# The first where a conditional upsert can be kept from inserting; an older one would ignore that.
-SERVER_VERSION_MIN = (1, 17)
+# The first that counts terms in a tenant's chunks alone, and matches the beginnings of texts; an older one would ignore
+# the former.
+SERVER_VERSION_MIN = (1, 19)
 
 
-def connect(address: str) -> AsyncQdrantClient:
-    """Make a client; ``address`` names the REST port (6333 where it names none), and gRPC is on the port after it."""
+def connect(server: QdrantServer) -> AsyncQdrantClient:
+    """Make a client; the address names the REST port (6333 where it names none), and gRPC is on the port after it."""
+    address = server.address
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidInput("qdrant_url", f"qdrant_url is {address!r}; give an address as http://127.0.0.1:6333.")
     port = parts.port or REST_PORT
-    return AsyncQdrantClient(
-        url=address, port=port, grpc_port=port + 1, prefer_grpc=True, timeout=TIMEOUT_S, check_compatibility=False
-    )
+    with warnings.catch_warnings():
+        # That a key goes over http is the operator's choice, inside a network of his own: he wrote the address.
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+        return AsyncQdrantClient(
+            url=address,
+            port=port,
+            grpc_port=port + 1,
+            prefer_grpc=True,
+            timeout=TIMEOUT_S,
+            check_compatibility=False,
+            api_key=server.api_key,
+        )
 
 
 def check_version(version: str, service: str) -> None:

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from mambasearch.v1 import index_pb2, metadata_pb2
+from mambasearch.v1 import index_pb2, index_scope_pb2, index_search_pb2
 from numpy.typing import NDArray
 
 from encoder.errors import InvalidInput
-from ingest.documents import MetadataValue
+from ingest.documents import check_metadata
+from ingest.index.fields import RANGE_NAME, DocumentFields
+from ingest.index.filter_messages import filter_from_message, filter_to_message
 from ingest.index.interface import (
+    ChunkKey,
     DocumentKey,
     DocumentRecord,
     Generations,
+    IndexAnswer,
     IndexedChunk,
     IndexHit,
     Scope,
     SparseVector,
     StoredChunk,
 )
-from ingest.index.points import segments_of
+from ingest.index.metadata_messages import metadata_from_messages, metadata_to_messages, time_to_message
+from ingest.index.points import read_hits, segments_of
 
 # 1,000 hits of the longest chunks (4,096 code points of up to 4 bytes), or 1,024 records of up to 64 KiB.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+# The protocol's whole numbers have 64 bits without a sign; engines keep them with one.
+WHOLE_MAX = 2**63 - 1
+
+
+def whole(field: str, number: int) -> int:
+    """Read a whole number; :class:`InvalidInput` for one that no engine can hold."""
+    if number > WHOLE_MAX:
+        raise InvalidInput(field, f"{field} is {number}; the limit is {WHOLE_MAX}.")
+    return number
+
+
+def wholes(field: str, numbers: Iterable[int]) -> tuple[int, ...]:
+    """Read whole numbers; :class:`InvalidInput` where an engine cannot hold one."""
+    return tuple(whole(field, number) for number in numbers)
 
 
 def key_to_message(key: DocumentKey) -> index_pb2.IndexDocumentKey:
@@ -36,6 +56,22 @@ def key_to_message(key: DocumentKey) -> index_pb2.IndexDocumentKey:
 def key_from_message(message: index_pb2.IndexDocumentKey) -> DocumentKey:
     """Read which document it is."""
     return DocumentKey(message.tenant, message.document_id)
+
+
+def chunk_key_to_message(key: ChunkKey) -> index_pb2.IndexChunkKey:
+    """Write which chunk it is."""
+    return index_pb2.IndexChunkKey(
+        key=index_pb2.IndexDocumentKey(tenant=key.tenant, document_id=key.document_id),
+        generation=key.generation,
+        chunk_index=key.chunk_index,
+    )
+
+
+def chunk_key_from_message(message: index_pb2.IndexChunkKey) -> ChunkKey:
+    """Read which chunk it is."""
+    return ChunkKey(
+        message.key.tenant, message.key.document_id, whole("generation", message.generation), message.chunk_index
+    )
 
 
 def chunk_to_message(chunk: StoredChunk) -> index_pb2.IndexChunk:
@@ -59,12 +95,12 @@ def chunk_from_message(message: index_pb2.IndexChunk) -> StoredChunk:
     return StoredChunk(
         tenant=message.key.tenant,
         document_id=message.key.document_id,
-        generation=message.generation,
+        generation=whole("generation", message.generation),
         chunk_index=message.chunk_index,
-        char_start=message.char_start,
-        char_end=message.char_end,
-        line_start=message.line_start,
-        line_end=message.line_end,
+        char_start=whole("char_start", message.char_start),
+        char_end=whole("char_end", message.char_end),
+        line_start=whole("line_start", message.line_start),
+        line_end=whole("line_end", message.line_end),
         headings=tuple(message.headings),
         token_count=message.token_count,
         text=message.text,
@@ -84,7 +120,7 @@ def record_to_message(record: DocumentRecord) -> index_pb2.IndexRecord:
         char_count=record.char_count,
         content_hash=record.content_hash,
         metadata_hash=record.metadata_hash,
-        ingested_at=_time_to_message(record.ingested_at),
+        ingested_at=time_to_message(record.ingested_at),
         earlier=[
             index_pb2.IndexSegment(generation=segment.generation, chunk_count=segment.chunk_count)
             for segment in record.earlier
@@ -93,108 +129,71 @@ def record_to_message(record: DocumentRecord) -> index_pb2.IndexRecord:
 
 
 def record_from_message(message: index_pb2.IndexRecord) -> DocumentRecord:
-    """Read a document's record."""
+    """Read a document's record; :class:`InvalidInput` for metadata that no document can have."""
+    metadata = metadata_from_messages(message.metadata)
+    check_metadata(metadata)
     return DocumentRecord(
         tenant=message.key.tenant,
         document_id=message.key.document_id,
         title=message.title,
         source=message.source,
-        metadata=metadata_from_messages(message.metadata),
-        generation=message.generation,
+        metadata=metadata,
+        generation=whole("generation", message.generation),
         chunk_count=message.chunk_count,
-        token_count=message.token_count,
-        char_count=message.char_count,
+        token_count=whole("token_count", message.token_count),
+        char_count=whole("char_count", message.char_count),
         content_hash=message.content_hash,
         metadata_hash=message.metadata_hash,
-        ingested_at=message.ingested_at.ToDatetime(tzinfo=UTC),
-        earlier=segments_of((segment.generation, segment.chunk_count) for segment in message.earlier),
+        ingested_at=_time_of(message.ingested_at),
+        earlier=segments_of((whole("earlier", segment.generation), segment.chunk_count) for segment in message.earlier),
     )
 
 
-def metadata_to_messages(metadata: Mapping[str, MetadataValue]) -> dict[str, metadata_pb2.MetadataValue]:
-    """Write metadata."""
-    return {name: _metadata_to_message(value) for name, value in metadata.items()}
+def _time_of(message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput(
+            "ingested_at", f"ingested_at is {message.seconds} s and {message.nanos} ns, which is no time of a calendar."
+        ) from None
 
 
-def metadata_from_messages(messages: Mapping[str, metadata_pb2.MetadataValue]) -> dict[str, MetadataValue]:
-    """Read metadata; a field without a value, or with a time that is none, is None, which no document may have."""
-    return {name: _metadata_from_message(message) for name, message in messages.items()}
-
-
-def _metadata_to_message(value: MetadataValue) -> metadata_pb2.MetadataValue:
-    match value:
-        case bool():  # before int, which it is, too
-            return metadata_pb2.MetadataValue(truth=value)
-        case int():
-            return metadata_pb2.MetadataValue(integer=value)
-        case float():
-            return metadata_pb2.MetadataValue(number=value)
-        case datetime():
-            return metadata_pb2.MetadataValue(time=_time_to_message(value))
-        case tuple():
-            return metadata_pb2.MetadataValue(texts=metadata_pb2.MetadataTexts(texts=value))
-        case _:
-            return metadata_pb2.MetadataValue(text=value)
-
-
-def _metadata_from_message(message: metadata_pb2.MetadataValue) -> MetadataValue:
-    match message.WhichOneof("value"):
-        case "truth":
-            return message.truth
-        case "integer":
-            return message.integer
-        case "number":
-            return message.number
-        case "time":
-            try:
-                return message.time.ToDatetime(tzinfo=UTC)
-            except (ValueError, OverflowError):
-                return None  # type: ignore[return-value]
-        case "texts":
-            return tuple(message.texts.texts)
-        case "text":
-            return message.text
-        case _:
-            return None  # type: ignore[return-value]
-
-
-def _time_to_message(time: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
-
-
-def scope_to_message(scope: Scope) -> index_pb2.IndexScope:
+def scope_to_message(scope: Scope) -> index_scope_pb2.IndexScope:
     """Write where to search."""
-    only = None if scope.generations is None else _generations_to_message(scope.generations)
-    return index_pb2.IndexScope(tenant=scope.tenant, only=only, without=_generations_to_message(scope.without))
+    return index_scope_pb2.IndexScope(
+        tenant=scope.tenant,
+        only=None if scope.generations is None else _generations_to_message(scope.generations),
+        without=_generations_to_message(scope.without),
+        filter=None if scope.filter is None else filter_to_message(scope.filter),
+    )
 
 
-def scope_from_message(message: index_pb2.IndexScope) -> Scope:
+def scope_from_message(message: index_scope_pb2.IndexScope) -> Scope:
     """Read where to search."""
     only = _generations_from_message(message.only) if message.HasField("only") else None
-    return Scope(message.tenant, only, _generations_from_message(message.without))
+    chosen = filter_from_message(message.filter) if message.HasField("filter") else None
+    return Scope(message.tenant, only, _generations_from_message(message.without), chosen)
 
 
-def _generations_to_message(chosen: Generations) -> index_pb2.ScopedDocuments:
-    return index_pb2.ScopedDocuments(
+def _generations_to_message(chosen: Generations) -> index_scope_pb2.ScopedDocuments:
+    return index_scope_pb2.ScopedDocuments(
         documents=[
-            index_pb2.ScopedDocument(document_id=document_id, generations=generations)
+            index_scope_pb2.ScopedDocument(document_id=document_id, generations=generations)
             for document_id, generations in chosen.items()
         ]
     )
 
 
-def _generations_from_message(message: index_pb2.ScopedDocuments) -> Generations:
-    return {document.document_id: tuple(document.generations) for document in message.documents}
+def _generations_from_message(message: index_scope_pb2.ScopedDocuments) -> Generations:
+    return {document.document_id: wholes("generations", document.generations) for document in message.documents}
 
 
-def sparse_to_message(sparse: SparseVector) -> index_pb2.TermWeights:
+def sparse_to_message(sparse: SparseVector) -> index_search_pb2.TermWeights:
     """Write term weights."""
-    return index_pb2.TermWeights(indices=sparse.indices.tolist(), values=sparse.values.tolist())
+    return index_search_pb2.TermWeights(indices=sparse.indices.tolist(), values=sparse.values.tolist())
 
 
-def sparse_from_message(message: index_pb2.TermWeights) -> SparseVector:
+def sparse_from_message(message: index_search_pb2.TermWeights) -> SparseVector:
     """Read term weights; :class:`InvalidInput` where indices and values differ in number."""
     if len(message.indices) != len(message.values):
         raise InvalidInput(
@@ -210,17 +209,22 @@ def embeddings_to_bytes(embeddings: Sequence[NDArray[np.float32]]) -> bytes:
 
 def embeddings_from_bytes(data: bytes, count: int) -> NDArray[np.float32]:
     """Read ``(count, d)`` embeddings; :class:`InvalidInput` where the bytes are no such table."""
-    if len(data) % (4 * max(count, 1)):
+    dimension, left_over = divmod(len(data), 4 * count) if count else (0, len(data))
+    if left_over:
         raise InvalidInput("embeddings", f"embeddings has {len(data)} bytes, which {count} embeddings cannot share.")
-    return np.frombuffer(data, dtype="<f4").reshape(count, -1).astype(np.float32)
+    return np.frombuffer(data, dtype="<f4").reshape(count, dimension).astype(np.float32)
 
 
 def upsert_to_message(chunks: Sequence[IndexedChunk]) -> index_pb2.UpsertChunksRequest:
-    """Write chunks with their vectors."""
+    """Write chunks with their vectors, and what they carry of their documents: that once a document."""
+    fields = list({id(indexed.fields): indexed.fields for indexed in chunks if indexed.fields}.values())
+    places = {id(each): place for place, each in enumerate(fields, start=1)}
     return index_pb2.UpsertChunksRequest(
         chunks=[chunk_to_message(indexed.chunk) for indexed in chunks],
         embeddings=embeddings_to_bytes([indexed.embedding for indexed in chunks]),
         sparse=[sparse_to_message(indexed.sparse) for indexed in chunks],
+        fields=[index_pb2.IndexFields(tokens=each.tokens, ranges=each.ranges) for each in fields],
+        fields_of=[places.get(id(indexed.fields), 0) for indexed in chunks],
     )
 
 
@@ -229,20 +233,93 @@ def upsert_from_message(message: index_pb2.UpsertChunksRequest) -> list[IndexedC
     count = len(message.chunks)
     if len(message.sparse) != count:
         raise InvalidInput("sparse", f"sparse has {len(message.sparse)} entries for {count} chunks; give one for one.")
-    embeddings = embeddings_from_bytes(message.embeddings, count) if count else ()
+    fields = [None, *map(_fields_from_message, message.fields)]
+    if len(message.fields_of) != count or any(place >= len(fields) for place in message.fields_of):
+        raise InvalidInput(
+            "fields_of", f"fields_of does not name one of {len(message.fields)} fields, or 0, per chunk."
+        )
+    embeddings = embeddings_from_bytes(message.embeddings, count)
     return [
-        IndexedChunk(chunk_from_message(chunk), embedding, sparse_from_message(sparse))
-        for chunk, embedding, sparse in zip(message.chunks, embeddings, message.sparse, strict=True)
+        IndexedChunk(chunk_from_message(chunk), embedding, sparse_from_message(sparse), fields[place])
+        for chunk, embedding, sparse, place in zip(
+            message.chunks, embeddings, message.sparse, message.fields_of, strict=True
+        )
     ]
 
 
-def hits_to_message(hits: Sequence[IndexHit]) -> index_pb2.SearchIndexResponse:
-    """Write hits, best first."""
-    return index_pb2.SearchIndexResponse(
-        hits=[index_pb2.IndexSearchHit(chunk=chunk_to_message(hit.chunk), score=hit.score) for hit in hits]
+def _fields_from_message(message: index_pb2.IndexFields) -> DocumentFields:
+    for name in message.ranges:
+        if not RANGE_NAME.fullmatch(name):
+            raise InvalidInput("fields.ranges", f"fields.ranges has {name[:80]!r}, which is no field's name.")
+    return DocumentFields(tuple(message.tokens), dict(message.ranges))
+
+
+def search_to_message(
+    embedding: NDArray[np.float32] | None, sparse: SparseVector | None, limit: int, scope: Scope, read_first: int
+) -> index_search_pb2.SearchIndexRequest:
+    """Write what to search by, and where."""
+    return index_search_pb2.SearchIndexRequest(
+        embedding=None if embedding is None else embeddings_to_bytes([embedding]),
+        sparse=None if sparse is None else sparse_to_message(sparse),
+        limit=limit,
+        scope=scope_to_message(scope),
+        read_first=read_first,
     )
 
 
-def hits_from_message(message: index_pb2.SearchIndexResponse) -> list[IndexHit]:
-    """Read hits, best first."""
-    return [IndexHit(chunk_from_message(hit.chunk), hit.score) for hit in message.hits]
+def search_from_message(
+    message: index_search_pb2.SearchIndexRequest,
+) -> tuple[NDArray[np.float32] | None, SparseVector | None, int, Scope, int]:
+    """Read what to search by, and where; :class:`InvalidInput` where it is no such thing."""
+    embedding = embeddings_from_bytes(message.embedding, 1)[0] if message.HasField("embedding") else None
+    sparse = sparse_from_message(message.sparse) if message.HasField("sparse") else None
+    return embedding, sparse, message.limit, scope_from_message(message.scope), message.read_first
+
+
+def answer_to_message(answer: IndexAnswer, written: Sequence[str]) -> index_search_pb2.SearchIndexResponse:
+    """Write hits, best first, each number in a column: an object of its own for each of them costs milliseconds.
+
+    ``written`` is what was read of the first hits, in JSON, as the index keeps it.
+    """
+    places: dict[str, int] = {}
+    for name in (*(hit.chunk.document_id for hit in (*answer.dense, *answer.sparse)), *answer.committed):
+        places.setdefault(name, len(places))
+    pairs = [(places[name], number) for name, numbers in answer.committed.items() for number in numbers]
+    return index_search_pb2.SearchIndexResponse(
+        document_ids=list(places),
+        dense=_hits_to_message(answer.dense, places),
+        sparse=_hits_to_message(answer.sparse, places),
+        committed_documents=[document for document, _ in pairs],
+        committed_generations=[generation for _, generation in pairs],
+        dense_s=answer.dense_s,
+        sparse_s=answer.sparse_s,
+        written=written,
+    )
+
+
+def answer_from_message(tenant: str, message: index_search_pb2.SearchIndexResponse) -> IndexAnswer:
+    """Read what a tenant's search found."""
+    names = list(message.document_ids)
+    committed: dict[str, list[int]] = {}
+    for document, generation in zip(message.committed_documents, message.committed_generations, strict=True):
+        committed.setdefault(names[document], []).append(generation)
+    dense, sparse = (_hits_from_message(tenant, hits, names) for hits in (message.dense, message.sparse))
+    read = read_hits(map(json.loads, message.written))
+    return IndexAnswer(dense, sparse, committed, message.dense_s, message.sparse_s, read)
+
+
+def _hits_to_message(hits: Sequence[IndexHit], places: Mapping[str, int]) -> index_search_pb2.IndexHits:
+    return index_search_pb2.IndexHits(
+        documents=[places[hit.chunk.document_id] for hit in hits],
+        generations=[hit.chunk.generation for hit in hits],
+        chunk_indexes=[hit.chunk.chunk_index for hit in hits],
+        scores=[hit.score for hit in hits],
+    )
+
+
+def _hits_from_message(tenant: str, message: index_search_pb2.IndexHits, names: Sequence[str]) -> list[IndexHit]:
+    columns = zip(message.documents, message.generations, message.chunk_indexes, message.scores, strict=True)
+    return [
+        IndexHit(ChunkKey(tenant, names[document], generation, chunk_index), score)
+        for document, generation, chunk_index, score in columns
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 
@@ -118,3 +119,12 @@ class Job:
         if self.bytes_total is None or self.state.is_final or not self.counts.bytes_done:
             return None
         return self.active_s * max(self.bytes_total - self.counts.bytes_done, 0) / self.counts.bytes_done
+
+
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """How many jobs there are, of all tenants."""
+
+    by_state: Mapping[JobState, int]  # every state
+    oldest_queued_s: float  # how long the oldest has waited to be begun; 0 where none waits
+    dead_letters: int

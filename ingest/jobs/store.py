@@ -18,7 +18,7 @@ from encoder.errors import InvalidInput, NotFound, Overloaded
 from ingest.database import Database
 from ingest.jobs.dead_letters import begin_replay, end_replay, note_failures, resolve
 from ingest.jobs.requests import JobKind, JobRequest
-from ingest.jobs.states import Counts, Job, JobState, Settled
+from ingest.jobs.states import Counts, Job, JobCounts, JobState, Settled
 from ingest.jobs.tables import COUNTS, dead_letters, jobs, settled_items
 from ingest.journal import LEASE_S
 
@@ -42,18 +42,20 @@ class JobStore:
         self._owner = uuid.uuid4().hex
 
     async def create(self, request_id: str, request: JobRequest) -> Job:
-        """Make a job, or give the one that this request made before.
+        """Make a job, or give the one that this request made before. Each tenant names its requests on its own.
 
         :class:`InvalidInput` where another request had that id, :class:`Overloaded` where too many jobs have not ended,
         :class:`NotFound` where there is nothing to replay.
         """
         said = request.to_json()
+        # Else one tenant could learn of another's requests by naming its own like them.
+        own_id = f"{request.tenant}/{request_id}"
 
         def write(connection: sa.Connection) -> Job:
             job_id = uuid.uuid4().hex
             row: dict[str, object] = {
                 "job_id": job_id,
-                "request_id": request_id,
+                "request_id": own_id,
                 "request": said,
                 "tenant": request.job_tenant,
             }
@@ -61,7 +63,7 @@ class JobStore:
             # Of two that come at once, the second waits here until the first is there to be read.
             made = self.database.upsert(jobs).values(row).on_conflict_do_nothing(index_elements=["request_id"])
             if connection.execute(made.returning(jobs.c.job_id)).first() is None:
-                found = connection.execute(sa.select(jobs).where(jobs.c.request_id == request_id)).one()
+                found = connection.execute(sa.select(jobs).where(jobs.c.request_id == own_id)).one()
                 if found.request != said:
                     message = f"request_id {request_id!r} was another request's, which made job {found.job_id}."
                     raise InvalidInput("request_id", f"{message} Give a new one.")
@@ -95,6 +97,19 @@ class JobStore:
             chosen.append(sa.tuple_(*order) < sa.tuple_(*map(sa.literal, after)))
         statement = sa.select(jobs).where(*chosen).order_by(*(column.desc() for column in order)).limit(limit)
         return [_job(row) for row in await self.database.read(statement)]
+
+    async def count(self) -> JobCounts:
+        """Count jobs and dead letters, of all tenants and workers."""
+        number, oldest = sa.func.count().label("number"), sa.func.min(jobs.c.created_at).label("oldest")
+        states = sa.select(jobs.c.state, number, oldest).group_by(jobs.c.state)
+        found = {row.state: row for row in await self.database.read(states)}
+        letters = await self.database.read(sa.select(number).select_from(dead_letters))
+        queued = found.get(JobState.QUEUED.value)
+        return JobCounts(
+            {state: found[state.value].number if state.value in found else 0 for state in JobState},
+            oldest_queued_s=max(self._now() - queued.oldest, 0.0) if queued else 0.0,
+            dead_letters=letters[0].number,
+        )
 
     async def cancel(self, job_id: str) -> Job:
         """End a job that nobody works on; have its owner end it where somebody does."""
@@ -246,10 +261,15 @@ class JobStore:
         connection.execute(jobs.delete().where(*old))
 
 
+def no_such_job(job_id: str) -> NotFound:
+    """Say that there is no such job: also to those who may not know that there is."""
+    return NotFound(f"There is no job {job_id[:80]!r}.")
+
+
 def _read(connection: sa.Connection, job_id: str) -> Job:
     row = connection.execute(sa.select(jobs).where(jobs.c.job_id == job_id)).first()
     if row is None:
-        raise NotFound(f"There is no job {job_id[:80]!r}.")
+        raise no_such_job(job_id)
     return _job(row)
 
 
@@ -257,5 +277,6 @@ def _job(row: sa.Row[Any]) -> Job:
     values = dict(row._mapping)
     values["request"] = JobRequest.from_json(values["request"])
     values["state"] = JobState(values["state"])
+    values["request_id"] = values["request_id"].rpartition("/")[2]
     values["counts"] = Counts(*(values[name] for name in COUNTS))
     return Job(**{one.name: values[one.name] for one in fields(Job)})

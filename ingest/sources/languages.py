@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ingest.loading.kinds import suffix_of
+from ingest.structure.grammars import find_grammar
 
 _ENDINGS = {
     "Ada": "adb ads",
@@ -59,8 +60,16 @@ _ENDINGS = {
 }
 _BY_SUFFIX = {f".{ending}": language for language, endings in _ENDINGS.items() for ending in endings.split()}
 _BY_NAME = {"Dockerfile": "Dockerfile", "Makefile": "Makefile", "CMakeLists.txt": "CMake", "Jenkinsfile": "Groovy"}
+_NAMES = {language.lower() for language in (*_ENDINGS, *_BY_NAME.values())}
 
 
 def language_of(name: str) -> str:
     """Name the language of a file; empty where its name says nothing."""
     return _BY_NAME.get(name.rpartition("/")[2]) or _BY_SUFFIX.get(suffix_of(name), "")
+
+
+def is_source_language(language: object) -> bool:
+    """Say whether a ``language`` of metadata is one that files are written in, as code is; "en" is none."""
+    if not isinstance(language, str):
+        return False
+    return language.strip().lower() in _NAMES or find_grammar(language) is not None

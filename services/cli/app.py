@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from encoder.errors import InvalidInput, MambaSearchError
-from services.cli import dead_letters, documents, jobs
+from services.cli import bench, dead_letters, documents, jobs, keys
+from services.cli.ask import ask
 from services.cli.bulk_load import bulk_load
 from services.cli.convert import convert
 from services.cli.encode import encode
 from services.cli.evaluate import evaluate
 from services.cli.fit_fusion import fit_fusion
+from services.cli.given import give_to_all
 from services.cli.ingest import ingest
 from services.cli.mine import mine
 from services.cli.reindex import reindex
+from services.cli.retrieve import retrieve
 from services.cli.search import search
+from services.cli.similar import similar
 from services.cli.train import train
 from services.cli.up import up
 from services.reading_settings import check_target
+from services.version import package_version
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
@@ -70,6 +75,22 @@ class _Command(typer.core.TyperCommand):
         return super().invoke(ctx)
 
 
+_COMMANDS: Sequence[Callable[..., object]] = (
+    up,
+    ingest,
+    bulk_load,
+    reindex,
+    search,
+    retrieve,
+    similar,
+    ask,
+    encode,
+    evaluate,
+    convert,
+    train,
+    mine,
+    fit_fusion,
+)
 _GROUPS: Sequence[tuple[str, str, Mapping[str, Callable[..., None]]]] = (
     (
         "jobs",
@@ -88,9 +109,19 @@ _GROUPS: Sequence[tuple[str, str, Mapping[str, Callable[..., None]]]] = (
         {"list": dead_letters.list_letters, "replay": dead_letters.replay},
     ),
     (
+        "keys",
+        "API keys of the services.",
+        {"create": keys.create, "list": keys.list_keys, "revoke": keys.revoke},
+    ),
+    (
         "documents",
         "What is in the index.",
         {"list": documents.list_documents, "show": documents.show, "delete": documents.delete},
+    ),
+    (
+        "bench",
+        "How fast things are on this machine.",
+        {"encoder": bench.encoder},
     ),
 )
 
@@ -103,7 +134,7 @@ def _make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    for command in (up, ingest, bulk_load, reindex, search, encode, evaluate, convert, train, mine, fit_fusion):
+    for command in _COMMANDS:
         app.command(cls=_Command)(command)
     for name, help_text, commands in _GROUPS:
         group = typer.Typer(help=help_text, no_args_is_help=True)
@@ -116,9 +147,25 @@ def _make_app() -> typer.Typer:
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(help="Ask services over TLS; this file (PEM) has the authorities they are certified by."),
+    ] = None,
+    tls_client_cert: Annotated[Path | None, typer.Option(help="Show services this certificate (PEM).")] = None,
+    tls_client_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Show services the API key in this file. Default: MAMBASEARCH_API_KEY, if set.")
+    ] = None,
 ) -> None:
+    given = {
+        "tls_ca": tls_ca,
+        "tls_client_cert": tls_client_cert,
+        "tls_client_key": tls_client_key,
+        "api_key_file": api_key_file,
+    }
+    give_to_all({name: value for name, value in given.items() if value is not None})
     if version:
-        typer.echo(f"mamba-search {importlib.metadata.version('mamba-search')}")
+        typer.echo(f"mamba-search {package_version()}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -56,7 +56,7 @@ def bulk_load(
     from encoder.progress import reporting
     from ingest.batch import Pools
     from ingest.index.collections import Layout
-    from services.bulk_loading import BulkLoad, Checks, run_bulk_load
+    from services.moving.bulk_loading import BulkLoad, Checks, run_bulk_load
 
     given = {"qdrant_url": qdrant_url, "model": model}
     settings = BulkSettings.load({name: value for name, value in given.items() if value is not None})

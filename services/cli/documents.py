@@ -34,9 +34,9 @@ def list_documents(
     """Show documents of the index."""
     from mambasearch.v1 import ingest_pb2
 
+    from ingest.index.filter_messages import filter_to_message
     from services.cli.where import filter_of
     from services.cli.worker_calls import pages, worker_settings
-    from services.filter_messages import filter_to_message
 
     settings, found = worker_settings(target), filter_of(where or [])
     request = ingest_pb2.ListDocumentsRequest(tenant=tenant, filter=None if found is None else filter_to_message(found))
@@ -104,9 +104,9 @@ async def _delete_each(document_ids: list[str], tenant: str, target: str | None)
 async def _delete_by_job(where: list[str], tenant: str, target: str | None) -> jobs_pb2.Job:
     from mambasearch.v1 import jobs_pb2
 
+    from ingest.index.filter_messages import filter_to_message
     from services.cli.where import filter_of
     from services.cli.worker_calls import ask, worker_settings
-    from services.filter_messages import filter_to_message
 
     found = filter_of(where)
     request = jobs_pb2.DeleteByFilterRequest(

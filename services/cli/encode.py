@@ -52,7 +52,7 @@ async def open_encoder(settings: CommandSettings, target: str | None) -> Encoder
     if target:
         from encoder.client import EncoderClient
 
-        return EncoderClient(target, timeout_s=settings.command_timeout_s)
+        return EncoderClient(target, timeout_s=settings.command_timeout_s, token=settings.shown_token())
     from services.in_process import load_encoder
 
     return await load_encoder(settings)

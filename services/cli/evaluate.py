@@ -17,8 +17,8 @@ from services.settings import CommandSettings
 if TYPE_CHECKING:
     from encoder.evaluation.datasets import EvaluationSet
     from ingest.index.interface import VectorIndex
-    from services.evaluation import System
-    from services.evaluation_output import EvaluationOutput
+    from services.evaluation.evaluation import System
+    from services.evaluation.output import EvaluationOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def evaluate(
     """Measure nDCG@10, MRR@10 and recall with 95 % intervals; a document's score is its best chunk's."""
     from encoder.errors import InvalidInput
     from encoder.evaluation.datasets import load_evaluation_sets
-    from services.evaluation_output import EvaluationOutput
+    from services.evaluation.output import EvaluationOutput
 
     modes = list(dict.fromkeys(mode or [EvaluationMode.HYBRID]))
     if chunks is Chunks.DOCUMENT and modes != [EvaluationMode.DENSE]:
@@ -112,7 +112,7 @@ async def _evaluate(
 ) -> None:
     from encoder.evaluation.lengthening import lengthen
     from encoder.progress import reporting
-    from services.evaluation import evaluate_set
+    from services.evaluation.evaluation import evaluate_set
 
     system = await _load(model)
     try:
@@ -135,9 +135,9 @@ async def _load(model: _Model) -> System:
     from encoder.tokenizer import Tokenizer
     from ingest.chunk_encoding import ChunksAlone, ChunksInOnePass
     from ingest.chunking import Chunker
-    from services.evaluation import System
-    from services.evaluation_models import load_sentence_transformers, load_with_parameters
-    from services.fusion import FusionWeights
+    from services.evaluation.evaluation import System
+    from services.evaluation.models import load_sentence_transformers, load_with_parameters
+    from services.search.fusion import FusionWeights
 
     whole_document = 1 << 40  # tokens: no document has as many
     folder = model.sentence_transformers or model.settings.model

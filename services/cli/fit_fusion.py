@@ -14,8 +14,8 @@ from services.settings import CommandSettings
 if TYPE_CHECKING:
     from encoder.evaluation.datasets import EvaluationSet
     from encoder.progress import ReportOf
-    from services.fusion_fitting import Fitted
-    from services.fusion_material import Material
+    from services.search.fusion_fitting import Fitted
+    from services.search.fusion_material import Material
 
 
 def fit_fusion(
@@ -43,8 +43,8 @@ def fit_fusion(
     from encoder.evaluation.datasets import load_evaluation_sets
     from encoder.hub import is_hub_id
     from encoder.progress import reporting
-    from services.fusion import FUSION_FILE
-    from services.fusion_fitting import fit
+    from services.search.fusion import FUSION_FILE
+    from services.search.fusion_fitting import fit
 
     settings = CommandSettings.load({"model": model} if model else {})
     if out is None and is_hub_id(settings.model):
@@ -69,9 +69,9 @@ async def _gather(
     from encoder.tokenizer import Tokenizer
     from ingest.chunk_encoding import ChunksAlone
     from ingest.chunking import Chunker
-    from services.evaluation import System
-    from services.fusion_material import Material, describe, gather
+    from services.evaluation.evaluation import System
     from services.in_process import load_encoder
+    from services.search.fusion_material import Material, describe, gather
 
     tokenizer = Tokenizer.load(settings.model)
     chunker = Chunker(tokenizer)

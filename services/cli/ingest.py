@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.given import command_settings
 from services.settings import CommandSettings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def ingest(
     from services.cli.refusals import collecting_refusals
     from services.cli.tally import Tally
 
-    settings = CommandSettings.load({"ingest_target": target} if target else {})
+    settings = command_settings({"ingest_target": target} if target else {})
     if prune and not watch:
         raise InvalidInput("prune", "--prune is for --watch alone; add that, or leave it out.")
     console = Console(stderr=True, highlight=False)
@@ -155,7 +156,7 @@ async def _target(settings: CommandSettings, data_dir: Path | None, tally: Tally
     else:
         from services.cli.ingest_stream import OverGrpc
 
-        yield OverGrpc(settings.ingest_target, settings.command_timeout_s)
+        yield OverGrpc(settings.ingest_target, settings.command_timeout_s, settings)
 
 
 def _marked(target: Target, *, growing: bool) -> Target:

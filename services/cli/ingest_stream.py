@@ -12,11 +12,12 @@ from mambasearch.v1 import ingest_pb2, ingest_pb2_grpc
 
 from encoder.errors import InvalidInput, MambaSearchError, Overloaded, Unavailable
 from ingest.documents import Document, check_document
-from ingest.index import wire
 from ingest.index.interface import DocumentKey
+from ingest.index.metadata_messages import metadata_to_messages
 from ingest.receipts import LoadError, Outcome, Receipt
 from services.cli.calling import call_error, open_channel
-from services.ingest_outcomes import RECEIPT_OUTCOMES
+from services.ingestion.outcomes import RECEIPT_OUTCOMES
+from services.setting_groups import CallerSettings
 
 REFUSALS_MAX = 5  # of a stream, for want of room, before it is given up
 PAUSE_S_MAX = 60.0
@@ -26,9 +27,10 @@ RETRY_S = 0.5
 class OverGrpc:
     """The ingestion worker, as a target of documents."""
 
-    def __init__(self, target: str, timeout_s: float) -> None:
+    def __init__(self, target: str, timeout_s: float, caller: CallerSettings) -> None:
         """``timeout_s`` is for a deletion; a stream takes as long as it takes."""
         self._target = target
+        self._caller = caller
         self._timeout_s = timeout_s
 
     async def ingest(self, items: Iterator[Document | LoadError]) -> AsyncGenerator[Receipt, None]:
@@ -39,7 +41,7 @@ class OverGrpc:
         begun when it said, a few times, with the documents that have no receipt.
         """
         outbox = _Outbox(items)
-        async with open_channel(self._target) as channel:
+        async with open_channel(self._target, self._caller) as channel:
             stub = ingest_pb2_grpc.IngestServiceStub(channel)
             for refusals_left in reversed(range(REFUSALS_MAX + 1)):
                 try:
@@ -68,7 +70,7 @@ class OverGrpc:
     async def delete(self, key: DocumentKey) -> None:
         """Take a document out; :class:`encoder.errors.NotFound` where there is none."""
         request = ingest_pb2.DeleteDocumentRequest(document_id=key.document_id, tenant=key.tenant)
-        async with open_channel(self._target) as channel:
+        async with open_channel(self._target, self._caller) as channel:
             try:
                 await ingest_pb2_grpc.IngestServiceStub(channel).DeleteDocument(request, timeout=self._timeout_s)
             except grpc.aio.AioRpcError as error:
@@ -143,7 +145,7 @@ def _request(document: Document) -> ingest_pb2.IngestDocumentsRequest:
         title=document.title,
         text=document.text,
         source=document.source,
-        metadata=wire.metadata_to_messages(document.metadata),
+        metadata=metadata_to_messages(document.metadata),
         tenant=document.tenant,
         growing=document.growing,
         in_place_of=document.in_place_of,

@@ -39,7 +39,7 @@ def create(
     """Have the worker ingest sources, which it reads itself; its settings say what it may read."""
     from mambasearch.v1 import jobs_pb2
 
-    from ingest.index import wire
+    from ingest.index.metadata_messages import metadata_to_messages
     from services.cli.worker_calls import ask, worker_settings
 
     settings = worker_settings(target)
@@ -47,7 +47,7 @@ def create(
         request_id=request_id,
         sources=[_absolute(source) for source in sources],
         tenant=tenant,
-        metadata=wire.metadata_to_messages(_read_metadata(metadata or [])),
+        metadata=metadata_to_messages(_read_metadata(metadata or [])),
     )
     job = asyncio.run(ask(settings, lambda stub, time_s: stub.CreateIngestJob(request, timeout=time_s)))
     if watch_it:
@@ -141,7 +141,7 @@ async def _watch(settings: CommandSettings, job_id: str, json_output: bool) -> j
 
     console = Console(stderr=True, highlight=False)
     job = jobs_pb2.Job()
-    async with open_channel(settings.ingest_target) as channel:
+    async with open_channel(settings.ingest_target, settings) as channel:
         stub = ingest_pb2_grpc.IngestServiceStub(channel)
         with console.status("waiting") as line:
             try:

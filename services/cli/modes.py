@@ -1,4 +1,7 @@
-"""How chunks are scored, as the command line spells it (:class:`services.results.SearchMode` costs an import)."""
+"""How chunks are scored, as the command line spells it.
+
+:class:`services.search.results.SearchMode` costs an import.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from services.settings import BulkSettings
 
 if TYPE_CHECKING:
     from ingest.reindexing import Pass
-    from services.reindexing import Mover
+    from services.moving.reindexing import Mover
 
 
 def reindex(
@@ -46,8 +46,8 @@ def reindex(
     from encoder.errors import InvalidInput
     from encoder.progress import reporting
     from ingest.index.collections import Layout
-    from services.bulk_encoder import encoder_factory, needed_url
-    from services.reindexing import make_mover, reindex_collection, reindex_directory
+    from services.moving.bulk_encoder import encoder_factory, needed_server
+    from services.moving.reindexing import make_mover, reindex_collection, reindex_directory
 
     given = {"model": model, "qdrant_url": qdrant_url, "qdrant_collection": alias}
     settings = BulkSettings.load({name: value for name, value in given.items() if value is not None})
@@ -61,7 +61,7 @@ def reindex(
         layout = Layout(shards, replicas, on_disk or None, quantization, hnsw_deferred=True)
         moved = await reindex_collection(
             mover,
-            needed_url(settings),
+            needed_server(settings),
             settings.qdrant_collection,
             collection,
             layout,

@@ -18,6 +18,9 @@ def up(
     ] = None,
     search_port: Annotated[int | None, typer.Option(help="Port of the search service. Default: 50051.")] = None,
     ingest_port: Annotated[int | None, typer.Option(help="Port of the ingestion worker. Default: 50052.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(help="Port of the search page and of HTTP; 0: none. Default: 8080.")
+    ] = None,
     index_port: Annotated[int | None, typer.Option(help="Port of the index owner. Default: 50053.")] = None,
     encoder_port: Annotated[int | None, typer.Option(help="Port of the encoder service. Default: 9000.")] = None,
     encoder_device: Annotated[
@@ -26,14 +29,15 @@ def up(
 ) -> None:
     """Start the encoder, the index, search and ingestion on this machine; Ctrl-C stops all of them.
 
-    Every other setting is an environment variable: see "Settings" in README.md.
+    Every other setting is an environment variable: see docs/settings.md.
     """
-    from services.supervisor import up as run
+    from services.machine.supervisor import up as run
 
     given = {
         "data_dir": data_dir,
         "search_port": search_port,
         "ingest_port": ingest_port,
+        "http_port": http_port,
         "index_port": index_port,
         "encoder_port": encoder_port,
         "encoder_device": encoder_device,

@@ -8,7 +8,6 @@ from datetime import datetime
 
 from encoder.errors import InvalidInput
 from ingest.filters import (
-    METADATA,
     RECORD_FIELDS,
     AllOf,
     Equals,
@@ -21,6 +20,7 @@ from ingest.filters import (
     Scalar,
     check_filter,
 )
+from ingest.index.fields import METADATA
 from ingest.loading.values import read_time
 
 _CONDITION = re.compile(r"\s*([A-Za-z0-9_.]+)\s*(?:(!=|>=|<=|\^=|=|>|<)\s*(.*?))?\s*", re.DOTALL)

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from mambasearch.v1 import ingest_pb2_grpc
 
 from services.cli.calling import call_error, open_channel
+from services.cli.given import command_settings
 from services.settings import CommandSettings
 
 _Answer = TypeVar("_Answer")
@@ -21,7 +22,7 @@ PAGE_SIZE = 200
 
 def worker_settings(target: str | None) -> CommandSettings:
     """Read settings; ``target`` is what an option says of where the worker is."""
-    return CommandSettings.load({"ingest_target": target} if target else {})
+    return command_settings({"ingest_target": target} if target else {})
 
 
 async def ask(
@@ -29,7 +30,7 @@ async def ask(
 ) -> _Answer:
     """Make one call; it gets the stub and the longest time in seconds."""
     target = settings.ingest_target
-    async with open_channel(target) as channel:
+    async with open_channel(target, settings) as channel:
         try:
             return await call(ingest_pb2_grpc.IngestServiceStub(channel), settings.command_timeout_s)
         except grpc.aio.AioRpcError as error:

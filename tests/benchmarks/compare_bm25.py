@@ -11,8 +11,10 @@ best chunk tells more than the whole). The last line is the figure.
 import asyncio
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +27,17 @@ from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
 from ingest.documents import Document
 from ingest.index.embedded import EmbeddedIndex
-from ingest.index.interface import BATCH_CHUNKS_MAX, DEFAULT_TENANT, LIMIT_MAX, IndexedChunk, Scope, StoredChunk
+from ingest.index.interface import (
+    BATCH_CHUNKS_MAX,
+    DEFAULT_TENANT,
+    LIMIT_MAX,
+    DocumentRecord,
+    IndexedChunk,
+    Scope,
+    StoredChunk,
+)
 from ingest.sparse import sparse_passage, sparse_query
-from services.evaluation_bm25 import run_bm25s
+from services.evaluation.bm25 import run_bm25s
 
 DIFFERENCE_MAX = 0.02
 DOCUMENTS_MAX = 100
@@ -70,9 +80,13 @@ async def run_product(dataset: EvaluationSet, chunks: Sequence[StoredChunk], pas
         index = await EmbeddedIndex.open(Path(folder), dimension=1, fingerprint="compare_bm25")
         for start in range(0, len(points), BATCH_CHUNKS_MAX):
             await index.upsert_chunks(points[start : start + BATCH_CHUNKS_MAX])
+        for document_id, count in Counter(chunk.document_id for chunk in chunks).items():
+            counts = (count, 0, 0)
+            record = DocumentRecord(DEFAULT_TENANT, document_id, "", "", {}, 1, *counts, "", "", datetime.now(UTC))
+            await index.commit_record(record)
         run = {}
         for query_id, text in dataset.queries.items():
-            hits = await index.search_sparse(sparse_query(text), LIMIT_MAX, Scope())
+            hits = (await index.search(None, sparse_query(text), LIMIT_MAX, Scope())).sparse
             run[query_id] = rank_documents(((hit.chunk.document_id, hit.score) for hit in hits), DOCUMENTS_MAX)
         await index.close()
     return run

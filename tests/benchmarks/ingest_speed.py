@@ -14,6 +14,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from encoder.fingerprint import index_fingerprint
@@ -23,6 +24,7 @@ from ingest.chunking import Chunker
 from ingest.cutting.processes import CuttingProcesses
 from ingest.documents import DEFAULT_TENANT
 from ingest.index.embedded import EmbeddedIndex
+from ingest.index.fields import make_fields
 from ingest.index.interface import BATCH_CHUNKS_MAX, IndexedChunk, StoredChunk
 from ingest.journal import Journal, journal_url
 from ingest.pipeline import Ingestor
@@ -41,6 +43,7 @@ async def raw(folder: Path, chunker: Chunker, count: int) -> float:
     points: list[IndexedChunk] = []
     table = (await ZeroCostEncoder().encode_passages([""] * 1024)).embeddings
     for document in make_documents(count, PARAGRAPHS):
+        fields = make_fields(document.title, document.source, document.metadata, datetime.now(UTC))
         for chunk in chunker.chunk(document):
             stored = StoredChunk(
                 DEFAULT_TENANT,
@@ -56,7 +59,7 @@ async def raw(folder: Path, chunker: Chunker, count: int) -> float:
                 chunk.text,
             )
             sparse = sparse_passage(chunker.passage(document, chunk))
-            points.append(IndexedChunk(stored, table[len(points) % 1024], sparse))
+            points.append(IndexedChunk(stored, table[len(points) % 1024], sparse, fields))
     index = await EmbeddedIndex.open(folder, dimension=DIMENSION, fingerprint="raw", optimize_points_min=1 << 40)
     started = time.perf_counter()
     for start in range(0, len(points), BATCH_CHUNKS_MAX):

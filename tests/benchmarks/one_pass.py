@@ -35,7 +35,7 @@ def main() -> int:
     assert end_id is not None
     expected = in_one_call(ids, chunk_ends(ids), end_id)
     model = load_model(DEFAULT_MODEL_FOLDER)
-    path = prepare(model.backbone, torch.float32).name
+    path = prepare(model, torch.float32).name
     generator = np.random.default_rng(0)
     worst = {"pieces": 0.0, "append": 0.0}
     for _ in range(ROUNDS):

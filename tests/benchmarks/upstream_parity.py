@@ -14,6 +14,7 @@ from encoder.kernels.choosing import prepare
 from encoder.mamba import Mamba
 from encoder.model_config import ModelConfig
 from encoder.sizes import SIZES
+from tests.random_weights import model_of
 
 LENGTHS = (1, 17, 333, 2049)
 DIFFERENCE_MAX = 1e-4
@@ -31,7 +32,7 @@ def main() -> int:
         expected = {length: hidden_states(upstream, ids) for length, ids in tokens.items()}
         for path in ("as trained", "as served"):
             if path == "as served":
-                path += f" ({prepare(backbone, torch.float32).name})"
+                path += f" ({prepare(model_of(backbone), torch.float32).name})"
             for length, ids in tokens.items():
                 with torch.inference_mode():
                     found, _ = backbone(ids, torch.float32)

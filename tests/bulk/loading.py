@@ -14,7 +14,7 @@ from typing import Any
 
 from encoder.errors import InvalidInput
 from encoder.fingerprint import index_fingerprint, model_fingerprint
-from encoder.interface import Encoded
+from encoder.interface import TokenRow
 from encoder.model_config import load_model_config
 from encoder.tokenizer import Tokenizer
 from ingest.chunking import Chunker
@@ -38,13 +38,13 @@ class WatchedEncoder(FakeEncoder):
         self.passages = 0
         self.before: Callable[[], None] = lambda: None
 
-    async def encode_passages(self, passages: Sequence[str]) -> Encoded:
+    async def passage_rows(self, passages: Sequence[str]) -> list[TokenRow]:
         self.before()
         for place, passage in enumerate(passages):
             if "poison" in passage:
                 raise InvalidInput(f"passages[{place}]", f"passages[{place}] is poisoned.")
         self.passages += len(passages)
-        return await super().encode_passages(passages)
+        return await super().passage_rows(passages)
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Loader:
 async def loader(model: Path, ray_address: str, environment: Mapping[str, str], missed: int) -> AsyncIterator[Loader]:
     """Make a loader; searches that need not be exact miss so many of the best chunks."""
     encoder = WatchedEncoder(model)
-    async with serving(encoder, passages_per_turn=64) as served, qdrant_over_grpc(missed=missed) as stand_in:
+    async with serving(encoder, batch_tokens=16_384) as served, qdrant_over_grpc(missed=missed) as stand_in:
         found = Loader(model, encoder, served.target, SERVER_URL or stand_in, ray_address, environment)
         yield found
         collections = await Collections.open(found.qdrant_url)

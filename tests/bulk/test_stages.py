@@ -25,13 +25,14 @@ from ingest.bulk.cutting import Cutter
 from ingest.bulk.documents import Bundle, DeadLetter, cut_document
 from ingest.bulk.filling import DocumentEncoder, write_documents
 from ingest.bulk.parts import Part, plan_parts, read_part
-from ingest.bulk.seen import HASH_BYTES, SeenKeys, hash_key
+from ingest.bulk.seen import SeenKeys
 from ingest.chunk_encoding import ChunksAlone, ChunksInOnePass
 from ingest.documents import Document
 from ingest.files import FoundFile
 from ingest.index.interface import DocumentKey, IndexedChunk
 from ingest.index.memory import MemoryIndex
 from ingest.loading.kinds import Kind
+from ingest.seen import HASH_BYTES, hash_key
 from tests.bulk.loading import make_row, write_lines
 from tests.pipelining import DIMENSION, MoodyEncoder, fingerprint, make_chunker, make_document
 

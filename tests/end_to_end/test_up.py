@@ -18,12 +18,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc, ingest_pb2, ingest_pb2_grpc, search_pb2, search_pb2_grpc
 
+from encoder.client_calls import token_metadata
 from encoder.model_config import DEFAULT_MODEL_FOLDER, WEIGHTS_FILE
 from tests.processes import alive, descendants, free_port, listening_addresses
 from tests.tiny_model import save_tiny_model
 
 ROOT = Path(__file__).parent.parent.parent
-PORTS = ("encoder", "search", "ingest", "index")
+PORTS = ("encoder", "search", "http", "ingest", "index")
+TOKEN = "known-to-this-test"
 DOCUMENTS = [
     (
         "lighthouse",
@@ -65,6 +67,7 @@ def command(folder: Path, model: Path, ports: dict[str, int]) -> dict[str, Any]:
         "MAMBASEARCH_DATA_DIR": str(folder),
         "MAMBASEARCH_QUERY_MODEL": str(model),
         "MAMBASEARCH_PASSAGE_MODEL": str(model),
+        "MAMBASEARCH_ENCODER_TOKEN": TOKEN,
     }
     return {
         "args": [sys.executable, "-c", "from services.cli import main; main()", "up"],
@@ -141,8 +144,9 @@ def test_dense_search_scores_every_chunk(ingested: Up) -> None:
 def test_retrieve_keeps_to_the_budget(ingested: Up) -> None:
     with ingested.channel("search") as channel:
         stub = search_pb2_grpc.SearchServiceStub(channel)
-        answer = stub.Retrieve(search_pb2.RetrieveRequest(query="keeper furniture", token_budget=25), timeout=10)
-    assert 0 < answer.token_count <= 25
+        answer = stub.Retrieve(search_pb2.RetrieveRequest(query="keeper furniture", token_budget=60), timeout=10)
+    assert 0 < answer.token_count < answer.context_tokens <= 60
+    assert "[1] The keeper of Skerry Rock" in answer.context
     assert answer.passages[0].document_id == "lighthouse"
 
 
@@ -193,12 +197,14 @@ def test_documents_can_be_read_and_deleted(ingested: Up) -> None:
 
 
 def test_the_encoder_answers_too(up: Up) -> None:
+    request = encoder_pb2.EncodeQueriesRequest(queries=["one", "two words"])
     with up.channel("encoder") as channel:
-        answer = encoder_pb2_grpc.EncoderServiceStub(channel).EncodeQueries(
-            encoder_pb2.EncodeQueriesRequest(queries=["one", "two words"]),
-            metadata=(("application", "encoder"),),
-            timeout=10,
-        )
+        stub = encoder_pb2_grpc.EncoderServiceStub(channel)
+        metadata = (("application", "encoder"), *token_metadata(TOKEN))
+        answer = stub.EncodeQueries(request, metadata=metadata, timeout=10)
+        with pytest.raises(grpc.RpcError) as failure:
+            stub.EncodeQueries(request, metadata=metadata[:1], timeout=10)
+    assert failure.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert len(answer.embeddings) == 2 * 4 * answer.dimension
     assert list(answer.token_counts) == [2, 3]
 

@@ -12,7 +12,7 @@ from encoder.mamba import Mamba
 from encoder.mixers import LayerState
 from encoder.model_config import ModelConfig
 from encoder.packing import Packing
-from tests.random_weights import lively
+from tests.random_weights import lively, model_of
 from tests.scans import relative_error
 
 # In bfloat16 of the sizes that models have. In float32 smaller: without tensor cores these kernels compile for long.
@@ -48,7 +48,7 @@ def rounded(config: ModelConfig, dtype: torch.dtype) -> Mamba:
 
 def prepared(config: ModelConfig, dtype: torch.dtype) -> Mamba:
     backbone = rounded(config, dtype)
-    assert prepare(backbone, dtype).name == "mamba_ssm"
+    assert prepare(model_of(backbone), dtype, kernels="mamba_ssm").name == "mamba_ssm"
     return backbone
 
 

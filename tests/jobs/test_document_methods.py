@@ -10,8 +10,8 @@ from mambasearch.v1 import filter_pb2, ingest_pb2
 
 from ingest.index.interface import DocumentRecord
 from ingest.index.memory import MemoryIndex
-from services import document_methods
-from services.document_methods import DocumentMethods
+from services.ingestion import document_methods
+from services.ingestion.document_methods import DocumentMethods
 
 RECORD = DocumentRecord("default", "", "", "", {}, 1, 0, 0, 0, "", "", datetime.now(UTC))
 

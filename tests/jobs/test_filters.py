@@ -11,8 +11,8 @@ from mambasearch.v1 import filter_pb2, metadata_pb2
 
 from encoder.errors import InvalidInput
 from ingest.filters import AllOf, AnyOf, Equals, Exists, Filter, IdPrefix, IsIn, Not, Range, check_filter, matches
+from ingest.index.filter_messages import filter_from_message, filter_to_message
 from services.cli.where import filter_of
-from services.filter_messages import filter_from_message, filter_to_message
 from tests.indexes import make_record
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -20,6 +20,7 @@ from ingest.receipts import LoadError, Outcome, Receipt
 from services.cli import ingest_stream
 from services.cli.app import run
 from services.cli.ingest_stream import OverGrpc
+from services.setting_groups import CallerSettings
 from services.status import StatusInterceptor
 from tests.fakes import FakeEncoder
 from tests.loading.files import write
@@ -146,7 +147,7 @@ async def send(refusals: int, count: int, pause_s: int = 0) -> tuple[BusyService
             yield Document(f"d{number}", "text")
 
     try:
-        receipts = [receipt async for receipt in OverGrpc(f"127.0.0.1:{port}", 30).ingest(read())]
+        receipts = [receipt async for receipt in OverGrpc(f"127.0.0.1:{port}", 30, CallerSettings()).ingest(read())]
     finally:
         await server.stop(None)
     assert all(receipt.outcome is Outcome.INGESTED for receipt in receipts)
@@ -205,7 +206,7 @@ async def test_a_stream_that_ends_too_soon_has_not_ingested_the_rest() -> None:
     receipts: list[Receipt] = []
     try:
         with pytest.raises(Unavailable, match="ended the stream"):
-            await collect(OverGrpc(f"127.0.0.1:{port}", 30).ingest(read()), receipts)
+            await collect(OverGrpc(f"127.0.0.1:{port}", 30, CallerSettings()).ingest(read()), receipts)
     finally:
         await server.stop(None)
     assert 0 < len(receipts) < 20

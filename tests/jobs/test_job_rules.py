@@ -6,7 +6,7 @@ import pytest
 
 from encoder.errors import InvalidInput
 from ingest.sources.policy import SourcePolicy
-from services.job_rules import make_rules
+from services.ingestion.job_rules import make_rules
 from services.settings import IngestSettings
 
 

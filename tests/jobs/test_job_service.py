@@ -22,10 +22,10 @@ from ingest.index.interface import VectorIndex
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.sources.policy import EVERYTHING, SourcePolicy
-from services import pacing
 from services.backends import Backends
 from services.grpc_server import GrpcServer
 from services.ingest_service import MESSAGE_BYTES_MAX, SERVICE, IngestServicer, Worker
+from services.ingestion import pacing
 from tests.job_running import make_runner, running
 from tests.loading.files import write
 from tests.pipelining import DIMENSION, MoodyEncoder, make_chunker
@@ -142,7 +142,10 @@ async def test_jobs_are_listed_and_refused(service: Service, tmp_path: Path) -> 
         (service.stub.ListJobs(jobs_pb2.ListJobsRequest(page_token="nonsense")), "page_token is not one"),
         (service.stub.ListJobs(jobs_pb2.ListJobsRequest(page_size=-1)), "page_size is -1"),
         (service.stub.ListJobs(jobs_pb2.ListJobsRequest(state=99)), "state is 99"),  # type: ignore[arg-type]
-        (service.stub.CreateIngestJob(jobs_pb2.CreateIngestJobRequest(request_id="r0", sources=["/x"])), "request_id"),
+        (
+            service.stub.CreateIngestJob(jobs_pb2.CreateIngestJobRequest(request_id="r0", sources=["/x"], tenant="t0")),
+            "request_id",
+        ),
         (service.stub.CreateIngestJob(jobs_pb2.CreateIngestJobRequest(request_id="r 0", sources=["/x"])), "'r 0' is"),
         (service.stub.CreateIngestJob(jobs_pb2.CreateIngestJobRequest()), "sources has 0 entries"),
         (

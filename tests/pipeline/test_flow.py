@@ -17,7 +17,7 @@ from ingest.receipts import LoadError
 from ingest.slots import Batch, Batcher, Slot
 
 
-async def _nothing(_: Batch) -> None:
+async def _nothing(_: Batch[Slot]) -> None:
     """Write nothing: no document has a chunk."""
 
 
@@ -93,7 +93,7 @@ async def test_documents_are_let_go_of_also_where_the_end_is_cut_short() -> None
     async def prepare(slots: Sequence[Slot]) -> None:
         slots[0].chunks, slots[0].outstanding = [Chunk(0, 0, 1, 1, "a", 1, 1, ())], 1
 
-    async def write(_: Batch) -> None:
+    async def write(_: Batch[Slot]) -> None:
         writing.set()
         try:
             await asyncio.Event().wait()

@@ -44,7 +44,7 @@ class CountingEncoder(FakeEncoder):
             raise InvalidInput("token_ids[0]", "token_ids[0] is refused.")
         return await super().encode_document(token_ids, chunk_ends, state=state, keep_state=keep_state)
 
-    async def encode_tokenized_passages(self, passages: Sequence[Sequence[int]]) -> Encoded:
+    async def encode_tokenized_passages(self, passages: Sequence[TokenIds]) -> Encoded:
         self.passages.append(len(passages))
         return await super().encode_tokenized_passages(passages)
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmambasearch/v1/encoder.proto\x12\x0emambasearch.v1\"\'\n\x14\x45ncodeQueriesRequest\x12\x0f\n\x07queries\x18\x01 \x03(\t\"g\n\x15\x45ncodePassagesRequest\x12\x10\n\x08passages\x18\x01 \x03(\t\x12<\n\x12tokenized_passages\x18\x02 \x03(\x0b\x32 .mambasearch.v1.TokenizedPassage\"%\n\x10TokenizedPassage\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x8b\x01\n\x15\x45ncodeDocumentRequest\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.mambasearch.v1.BeginDocumentH\x00\x12\x0f\n\x05state\x18\x02 \x01(\x0cH\x00\x12)\n\x04span\x18\x03 \x01(\x0b\x32\x19.mambasearch.v1.TokenSpanH\x00\x42\x06\n\x04part\"M\n\rBeginDocument\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x12\n\nkeep_state\x18\x02 \x01(\x08\x12\x13\n\x0bstate_bytes\x18\x03 \x01(\x04\"2\n\tTokenSpan\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x12\n\nchunk_ends\x18\x02 \x03(\r\"{\n\x16\x45ncodeDocumentResponse\x12\x14\n\nembeddings\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05state\x18\x02 \x01(\x0cH\x00\x12\x32\n\x07summary\x18\x03 \x01(\x0b\x32\x1f.mambasearch.v1.DocumentSummaryH\x00\x42\x06\n\x04part\"\xa8\x01\n\x0f\x44ocumentSummary\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x04\x12\x13\n\x0btoken_count\x18\x02 \x01(\x04\x12\x13\n\x0bstate_bytes\x18\x03 \x01(\x04\x12\x11\n\tdimension\x18\x04 \x01(\r\x12.\n\x07timings\x18\x05 \x01(\x0b\x32\x1d.mambasearch.v1.EncodeTimings\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\"\x92\x01\n\x0e\x45ncodeResponse\x12\x12\n\nembeddings\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x14\n\x0ctoken_counts\x18\x03 \x03(\r\x12.\n\x07timings\x18\x04 \x01(\x0b\x32\x1d.mambasearch.v1.EncodeTimings\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\"X\n\rEncodeTimings\x12\x15\n\rqueue_time_ms\x18\x01 \x01(\x01\x12\x18\n\x10tokenize_time_ms\x18\x02 \x01(\x01\x12\x16\n\x0e\x65ncode_time_ms\x18\x03 \x01(\x01\"\x17\n\x15GetEncoderInfoRequest\"\x92\x01\n\x0b\x45ncoderInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x18\n\x10query_tokens_max\x18\x04 \x01(\r\x12\x1a\n\x12passage_tokens_max\x18\x05 \x01(\r\x12\x16\n\x0e\x62\x61tch_size_max\x18\x06 \x01(\r2\xfb\x02\n\x0e\x45ncoderService\x12U\n\rEncodeQueries\x12$.mambasearch.v1.EncodeQueriesRequest\x1a\x1e.mambasearch.v1.EncodeResponse\x12W\n\x0e\x45ncodePassages\x12%.mambasearch.v1.EncodePassagesRequest\x1a\x1e.mambasearch.v1.EncodeResponse\x12\x63\n\x0e\x45ncodeDocument\x12%.mambasearch.v1.EncodeDocumentRequest\x1a&.mambasearch.v1.EncodeDocumentResponse(\x01\x30\x01\x12T\n\x0eGetEncoderInfo\x12%.mambasearch.v1.GetEncoderInfoRequest\x1a\x1b.mambasearch.v1.EncoderInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmambasearch/v1/encoder.proto\x12\x0emambasearch.v1\"=\n\x14\x45ncodeQueriesRequest\x12\x0f\n\x07queries\x18\x01 \x03(\t\x12\x14\n\x0ctime_left_ms\x18\x02 \x01(\r\"}\n\x15\x45ncodePassagesRequest\x12\x10\n\x08passages\x18\x01 \x03(\t\x12<\n\x12tokenized_passages\x18\x02 \x03(\x0b\x32 .mambasearch.v1.TokenizedPassage\x12\x14\n\x0ctime_left_ms\x18\x03 \x01(\r\"%\n\x10TokenizedPassage\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x8b\x01\n\x15\x45ncodeDocumentRequest\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.mambasearch.v1.BeginDocumentH\x00\x12\x0f\n\x05state\x18\x02 \x01(\x0cH\x00\x12)\n\x04span\x18\x03 \x01(\x0b\x32\x19.mambasearch.v1.TokenSpanH\x00\x42\x06\n\x04part\"c\n\rBeginDocument\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x12\n\nkeep_state\x18\x02 \x01(\x08\x12\x13\n\x0bstate_bytes\x18\x03 \x01(\x04\x12\x14\n\x0ctime_left_ms\x18\x04 \x01(\r\"2\n\tTokenSpan\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x12\n\nchunk_ends\x18\x02 \x03(\r\"{\n\x16\x45ncodeDocumentResponse\x12\x14\n\nembeddings\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05state\x18\x02 \x01(\x0cH\x00\x12\x32\n\x07summary\x18\x03 \x01(\x0b\x32\x1f.mambasearch.v1.DocumentSummaryH\x00\x42\x06\n\x04part\"\xa8\x01\n\x0f\x44ocumentSummary\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x04\x12\x13\n\x0btoken_count\x18\x02 \x01(\x04\x12\x13\n\x0bstate_bytes\x18\x03 \x01(\x04\x12\x11\n\tdimension\x18\x04 \x01(\r\x12.\n\x07timings\x18\x05 \x01(\x0b\x32\x1d.mambasearch.v1.EncodeTimings\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\"\x92\x01\n\x0e\x45ncodeResponse\x12\x12\n\nembeddings\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x14\n\x0ctoken_counts\x18\x03 \x03(\r\x12.\n\x07timings\x18\x04 \x01(\x0b\x32\x1d.mambasearch.v1.EncodeTimings\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\"X\n\rEncodeTimings\x12\x15\n\rqueue_time_ms\x18\x01 \x01(\x01\x12\x18\n\x10tokenize_time_ms\x18\x02 \x01(\x01\x12\x16\n\x0e\x65ncode_time_ms\x18\x03 \x01(\x01\"\x17\n\x15GetEncoderInfoRequest\"\x92\x01\n\x0b\x45ncoderInfo\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x18\n\x10query_tokens_max\x18\x04 \x01(\r\x12\x1a\n\x12passage_tokens_max\x18\x05 \x01(\r\x12\x16\n\x0e\x62\x61tch_size_max\x18\x06 \x01(\r2\xfb\x02\n\x0e\x45ncoderService\x12U\n\rEncodeQueries\x12$.mambasearch.v1.EncodeQueriesRequest\x1a\x1e.mambasearch.v1.EncodeResponse\x12W\n\x0e\x45ncodePassages\x12%.mambasearch.v1.EncodePassagesRequest\x1a\x1e.mambasearch.v1.EncodeResponse\x12\x63\n\x0e\x45ncodeDocument\x12%.mambasearch.v1.EncodeDocumentRequest\x1a&.mambasearch.v1.EncodeDocumentResponse(\x01\x30\x01\x12T\n\x0eGetEncoderInfo\x12%.mambasearch.v1.GetEncoderInfoRequest\x1a\x1b.mambasearch.v1.EncoderInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,29 +32,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mambasearch.v1.encoder_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENCODEQUERIESREQUEST']._serialized_start=48
-  _globals['_ENCODEQUERIESREQUEST']._serialized_end=87
-  _globals['_ENCODEPASSAGESREQUEST']._serialized_start=89
-  _globals['_ENCODEPASSAGESREQUEST']._serialized_end=192
-  _globals['_TOKENIZEDPASSAGE']._serialized_start=194
-  _globals['_TOKENIZEDPASSAGE']._serialized_end=231
-  _globals['_ENCODEDOCUMENTREQUEST']._serialized_start=234
-  _globals['_ENCODEDOCUMENTREQUEST']._serialized_end=373
-  _globals['_BEGINDOCUMENT']._serialized_start=375
-  _globals['_BEGINDOCUMENT']._serialized_end=452
-  _globals['_TOKENSPAN']._serialized_start=454
-  _globals['_TOKENSPAN']._serialized_end=504
-  _globals['_ENCODEDOCUMENTRESPONSE']._serialized_start=506
-  _globals['_ENCODEDOCUMENTRESPONSE']._serialized_end=629
-  _globals['_DOCUMENTSUMMARY']._serialized_start=632
-  _globals['_DOCUMENTSUMMARY']._serialized_end=800
-  _globals['_ENCODERESPONSE']._serialized_start=803
-  _globals['_ENCODERESPONSE']._serialized_end=949
-  _globals['_ENCODETIMINGS']._serialized_start=951
-  _globals['_ENCODETIMINGS']._serialized_end=1039
-  _globals['_GETENCODERINFOREQUEST']._serialized_start=1041
-  _globals['_GETENCODERINFOREQUEST']._serialized_end=1064
-  _globals['_ENCODERINFO']._serialized_start=1067
-  _globals['_ENCODERINFO']._serialized_end=1213
-  _globals['_ENCODERSERVICE']._serialized_start=1216
-  _globals['_ENCODERSERVICE']._serialized_end=1595
+  _globals['_ENCODEQUERIESREQUEST']._serialized_end=109
+  _globals['_ENCODEPASSAGESREQUEST']._serialized_start=111
+  _globals['_ENCODEPASSAGESREQUEST']._serialized_end=236
+  _globals['_TOKENIZEDPASSAGE']._serialized_start=238
+  _globals['_TOKENIZEDPASSAGE']._serialized_end=275
+  _globals['_ENCODEDOCUMENTREQUEST']._serialized_start=278
+  _globals['_ENCODEDOCUMENTREQUEST']._serialized_end=417
+  _globals['_BEGINDOCUMENT']._serialized_start=419
+  _globals['_BEGINDOCUMENT']._serialized_end=518
+  _globals['_TOKENSPAN']._serialized_start=520
+  _globals['_TOKENSPAN']._serialized_end=570
+  _globals['_ENCODEDOCUMENTRESPONSE']._serialized_start=572
+  _globals['_ENCODEDOCUMENTRESPONSE']._serialized_end=695
+  _globals['_DOCUMENTSUMMARY']._serialized_start=698
+  _globals['_DOCUMENTSUMMARY']._serialized_end=866
+  _globals['_ENCODERESPONSE']._serialized_start=869
+  _globals['_ENCODERESPONSE']._serialized_end=1015
+  _globals['_ENCODETIMINGS']._serialized_start=1017
+  _globals['_ENCODETIMINGS']._serialized_end=1105
+  _globals['_GETENCODERINFOREQUEST']._serialized_start=1107
+  _globals['_GETENCODERINFOREQUEST']._serialized_end=1130
+  _globals['_ENCODERINFO']._serialized_start=1133
+  _globals['_ENCODERINFO']._serialized_end=1279
+  _globals['_ENCODERSERVICE']._serialized_start=1282
+  _globals['_ENCODERSERVICE']._serialized_end=1661
 # @@protoc_insertion_point(module_scope)

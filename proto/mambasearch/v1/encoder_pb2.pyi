@@ -7,18 +7,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EncodeQueriesRequest(_message.Message):
-    __slots__ = ("queries",)
+    __slots__ = ("queries", "time_left_ms")
     QUERIES_FIELD_NUMBER: _ClassVar[int]
+    TIME_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     queries: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, queries: _Optional[_Iterable[str]] = ...) -> None: ...
+    time_left_ms: int
+    def __init__(self, queries: _Optional[_Iterable[str]] = ..., time_left_ms: _Optional[int] = ...) -> None: ...
 
 class EncodePassagesRequest(_message.Message):
-    __slots__ = ("passages", "tokenized_passages")
+    __slots__ = ("passages", "tokenized_passages", "time_left_ms")
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     TOKENIZED_PASSAGES_FIELD_NUMBER: _ClassVar[int]
+    TIME_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     passages: _containers.RepeatedScalarFieldContainer[str]
     tokenized_passages: _containers.RepeatedCompositeFieldContainer[TokenizedPassage]
-    def __init__(self, passages: _Optional[_Iterable[str]] = ..., tokenized_passages: _Optional[_Iterable[_Union[TokenizedPassage, _Mapping]]] = ...) -> None: ...
+    time_left_ms: int
+    def __init__(self, passages: _Optional[_Iterable[str]] = ..., tokenized_passages: _Optional[_Iterable[_Union[TokenizedPassage, _Mapping]]] = ..., time_left_ms: _Optional[int] = ...) -> None: ...
 
 class TokenizedPassage(_message.Message):
     __slots__ = ("token_ids",)
@@ -37,14 +41,16 @@ class EncodeDocumentRequest(_message.Message):
     def __init__(self, begin: _Optional[_Union[BeginDocument, _Mapping]] = ..., state: _Optional[bytes] = ..., span: _Optional[_Union[TokenSpan, _Mapping]] = ...) -> None: ...
 
 class BeginDocument(_message.Message):
-    __slots__ = ("fingerprint", "keep_state", "state_bytes")
+    __slots__ = ("fingerprint", "keep_state", "state_bytes", "time_left_ms")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     KEEP_STATE_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TIME_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     keep_state: bool
     state_bytes: int
-    def __init__(self, fingerprint: _Optional[str] = ..., keep_state: _Optional[bool] = ..., state_bytes: _Optional[int] = ...) -> None: ...
+    time_left_ms: int
+    def __init__(self, fingerprint: _Optional[str] = ..., keep_state: _Optional[bool] = ..., state_bytes: _Optional[int] = ..., time_left_ms: _Optional[int] = ...) -> None: ...
 
 class TokenSpan(_message.Message):
     __slots__ = ("token_ids", "chunk_ends")

@@ -28,6 +28,13 @@ if _version_not_supported:
 class EncoderServiceStub:
     """Turns texts into L2-normalized embeddings. Queries and passages are two roles: a model may read them with
     different prompts, or with different weights.
+
+    Every request may say how much time its caller has left; a request that is not read within it is answered
+    DEADLINE_EXCEEDED and costs no computation. A request whose call is cancelled is dropped likewise. Requests of several
+    callers are read together, queries before passages.
+
+    UNAUTHENTICATED, for every method: the service expects a token, and the metadata key authorization does not hold
+    "Bearer " and that token. UNAVAILABLE: the replica does not embed any more, and is about to be started again.
     """
 
     def __init__(self, channel):
@@ -61,12 +68,20 @@ class EncoderServiceStub:
 class EncoderServiceServicer:
     """Turns texts into L2-normalized embeddings. Queries and passages are two roles: a model may read them with
     different prompts, or with different weights.
+
+    Every request may say how much time its caller has left; a request that is not read within it is answered
+    DEADLINE_EXCEEDED and costs no computation. A request whose call is cancelled is dropped likewise. Requests of several
+    callers are read together, queries before passages.
+
+    UNAUTHENTICATED, for every method: the service expects a token, and the metadata key authorization does not hold
+    "Bearer " and that token. UNAVAILABLE: the replica does not embed any more, and is about to be started again.
     """
 
     def EncodeQueries(self, request, context):
         """Encodes search queries.
         INVALID_ARGUMENT: no query, more queries than EncoderInfo.batch_size_max, an empty query, or one over
-        EncoderInfo.query_tokens_max tokens. RESOURCE_EXHAUSTED: the queue is full; try again after RetryInfo.
+        EncoderInfo.query_tokens_max tokens, or a query that the model has no finite embedding for. RESOURCE_EXHAUSTED: the
+        queue is full; try again after RetryInfo. INTERNAL: reading one of the queries failed, alone too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +160,13 @@ def add_EncoderServiceServicer_to_server(servicer, server):
 class EncoderService:
     """Turns texts into L2-normalized embeddings. Queries and passages are two roles: a model may read them with
     different prompts, or with different weights.
+
+    Every request may say how much time its caller has left; a request that is not read within it is answered
+    DEADLINE_EXCEEDED and costs no computation. A request whose call is cancelled is dropped likewise. Requests of several
+    callers are read together, queries before passages.
+
+    UNAUTHENTICATED, for every method: the service expects a token, and the metadata key authorization does not hold
+    "Bearer " and that token. UNAVAILABLE: the replica does not embed any more, and is about to be started again.
     """
 
     @staticmethod

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from mambasearch.v1 import index_search_pb2 as _index_search_pb2
 from mambasearch.v1 import metadata_pb2 as _metadata_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -21,14 +22,6 @@ class OpenIndexRequest(_message.Message):
 class OpenIndexResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
-
-class TermWeights(_message.Message):
-    __slots__ = ("indices", "values")
-    INDICES_FIELD_NUMBER: _ClassVar[int]
-    VALUES_FIELD_NUMBER: _ClassVar[int]
-    indices: _containers.RepeatedScalarFieldContainer[int]
-    values: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, indices: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class IndexDocumentKey(_message.Message):
     __slots__ = ("tenant", "document_id")
@@ -63,14 +56,33 @@ class IndexChunk(_message.Message):
     def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ..., chunk_index: _Optional[int] = ..., char_start: _Optional[int] = ..., char_end: _Optional[int] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., headings: _Optional[_Iterable[str]] = ..., token_count: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class UpsertChunksRequest(_message.Message):
-    __slots__ = ("chunks", "embeddings", "sparse")
+    __slots__ = ("chunks", "embeddings", "sparse", "fields", "fields_of")
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_OF_FIELD_NUMBER: _ClassVar[int]
     chunks: _containers.RepeatedCompositeFieldContainer[IndexChunk]
     embeddings: bytes
-    sparse: _containers.RepeatedCompositeFieldContainer[TermWeights]
-    def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunk, _Mapping]]] = ..., embeddings: _Optional[bytes] = ..., sparse: _Optional[_Iterable[_Union[TermWeights, _Mapping]]] = ...) -> None: ...
+    sparse: _containers.RepeatedCompositeFieldContainer[_index_search_pb2.TermWeights]
+    fields: _containers.RepeatedCompositeFieldContainer[IndexFields]
+    fields_of: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunk, _Mapping]]] = ..., embeddings: _Optional[bytes] = ..., sparse: _Optional[_Iterable[_Union[_index_search_pb2.TermWeights, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[IndexFields, _Mapping]]] = ..., fields_of: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class IndexFields(_message.Message):
+    __slots__ = ("tokens", "ranges")
+    class RangesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    ranges: _containers.ScalarMap[str, float]
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., ranges: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class UpsertChunksResponse(_message.Message):
     __slots__ = ()
@@ -200,10 +212,10 @@ class GetRecordsRequest(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[IndexDocumentKey, _Mapping]]] = ...) -> None: ...
 
 class GetRecordsResponse(_message.Message):
-    __slots__ = ("records",)
-    RECORDS_FIELD_NUMBER: _ClassVar[int]
-    records: _containers.RepeatedCompositeFieldContainer[IndexRecord]
-    def __init__(self, records: _Optional[_Iterable[_Union[IndexRecord, _Mapping]]] = ...) -> None: ...
+    __slots__ = ("written",)
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    written: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, written: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListRecordsRequest(_message.Message):
     __slots__ = ("tenant", "after", "limit")
@@ -240,6 +252,54 @@ class GetChunksResponse(_message.Message):
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     chunks: _containers.RepeatedCompositeFieldContainer[IndexChunk]
     def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunk, _Mapping]]] = ...) -> None: ...
+
+class IndexChunkKey(_message.Message):
+    __slots__ = ("key", "generation", "chunk_index")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_INDEX_FIELD_NUMBER: _ClassVar[int]
+    key: IndexDocumentKey
+    generation: int
+    chunk_index: int
+    def __init__(self, key: _Optional[_Union[IndexDocumentKey, _Mapping]] = ..., generation: _Optional[int] = ..., chunk_index: _Optional[int] = ...) -> None: ...
+
+class ReadChunksRequest(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[IndexChunkKey]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunkKey, _Mapping]]] = ...) -> None: ...
+
+class ReadChunksResponse(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[IndexChunk]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunk, _Mapping]]] = ...) -> None: ...
+
+class ReadHitsRequest(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[IndexChunkKey]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunkKey, _Mapping]]] = ...) -> None: ...
+
+class ReadHitsResponse(_message.Message):
+    __slots__ = ("written",)
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    written: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, written: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetEmbeddingsRequest(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[IndexChunkKey]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunkKey, _Mapping]]] = ...) -> None: ...
+
+class GetEmbeddingsResponse(_message.Message):
+    __slots__ = ("chunks", "embeddings")
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[IndexChunkKey]
+    embeddings: bytes
+    def __init__(self, chunks: _Optional[_Iterable[_Union[IndexChunkKey, _Mapping]]] = ..., embeddings: _Optional[bytes] = ...) -> None: ...
 
 class DeleteRecordRequest(_message.Message):
     __slots__ = ("key", "generation")
@@ -284,64 +344,6 @@ class DeleteChunksResponse(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
-
-class IndexScope(_message.Message):
-    __slots__ = ("tenant", "only", "without")
-    TENANT_FIELD_NUMBER: _ClassVar[int]
-    ONLY_FIELD_NUMBER: _ClassVar[int]
-    WITHOUT_FIELD_NUMBER: _ClassVar[int]
-    tenant: str
-    only: ScopedDocuments
-    without: ScopedDocuments
-    def __init__(self, tenant: _Optional[str] = ..., only: _Optional[_Union[ScopedDocuments, _Mapping]] = ..., without: _Optional[_Union[ScopedDocuments, _Mapping]] = ...) -> None: ...
-
-class ScopedDocuments(_message.Message):
-    __slots__ = ("documents",)
-    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
-    documents: _containers.RepeatedCompositeFieldContainer[ScopedDocument]
-    def __init__(self, documents: _Optional[_Iterable[_Union[ScopedDocument, _Mapping]]] = ...) -> None: ...
-
-class ScopedDocument(_message.Message):
-    __slots__ = ("document_id", "generations")
-    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
-    GENERATIONS_FIELD_NUMBER: _ClassVar[int]
-    document_id: str
-    generations: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, document_id: _Optional[str] = ..., generations: _Optional[_Iterable[int]] = ...) -> None: ...
-
-class SearchDenseRequest(_message.Message):
-    __slots__ = ("embedding", "limit", "scope")
-    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_FIELD_NUMBER: _ClassVar[int]
-    SCOPE_FIELD_NUMBER: _ClassVar[int]
-    embedding: bytes
-    limit: int
-    scope: IndexScope
-    def __init__(self, embedding: _Optional[bytes] = ..., limit: _Optional[int] = ..., scope: _Optional[_Union[IndexScope, _Mapping]] = ...) -> None: ...
-
-class SearchSparseRequest(_message.Message):
-    __slots__ = ("sparse", "limit", "scope")
-    SPARSE_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_FIELD_NUMBER: _ClassVar[int]
-    SCOPE_FIELD_NUMBER: _ClassVar[int]
-    sparse: TermWeights
-    limit: int
-    scope: IndexScope
-    def __init__(self, sparse: _Optional[_Union[TermWeights, _Mapping]] = ..., limit: _Optional[int] = ..., scope: _Optional[_Union[IndexScope, _Mapping]] = ...) -> None: ...
-
-class SearchIndexResponse(_message.Message):
-    __slots__ = ("hits",)
-    HITS_FIELD_NUMBER: _ClassVar[int]
-    hits: _containers.RepeatedCompositeFieldContainer[IndexSearchHit]
-    def __init__(self, hits: _Optional[_Iterable[_Union[IndexSearchHit, _Mapping]]] = ...) -> None: ...
-
-class IndexSearchHit(_message.Message):
-    __slots__ = ("chunk", "score")
-    CHUNK_FIELD_NUMBER: _ClassVar[int]
-    SCORE_FIELD_NUMBER: _ClassVar[int]
-    chunk: IndexChunk
-    score: float
-    def __init__(self, chunk: _Optional[_Union[IndexChunk, _Mapping]] = ..., score: _Optional[float] = ...) -> None: ...
 
 class GetIndexStatsRequest(_message.Message):
     __slots__ = ()

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from mambasearch.v1 import index_pb2 as mambasearch_dot_v1_dot_index__pb2
+from mambasearch.v1 import index_search_pb2 as mambasearch_dot_v1_dot_index__search__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -82,6 +83,21 @@ class IndexServiceStub:
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.GetChunksRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_index__pb2.GetChunksResponse.FromString,
                 _registered_method=True)
+        self.ReadChunks = channel.unary_unary(
+                '/mambasearch.v1.IndexService/ReadChunks',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.ReadChunksRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.ReadChunksResponse.FromString,
+                _registered_method=True)
+        self.ReadHits = channel.unary_unary(
+                '/mambasearch.v1.IndexService/ReadHits',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.ReadHitsRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.ReadHitsResponse.FromString,
+                _registered_method=True)
+        self.GetEmbeddings = channel.unary_unary(
+                '/mambasearch.v1.IndexService/GetEmbeddings',
+                request_serializer=mambasearch_dot_v1_dot_index__pb2.GetEmbeddingsRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__pb2.GetEmbeddingsResponse.FromString,
+                _registered_method=True)
         self.DeleteRecord = channel.unary_unary(
                 '/mambasearch.v1.IndexService/DeleteRecord',
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteRecordRequest.SerializeToString,
@@ -97,15 +113,10 @@ class IndexServiceStub:
                 request_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksResponse.FromString,
                 _registered_method=True)
-        self.SearchDense = channel.unary_unary(
-                '/mambasearch.v1.IndexService/SearchDense',
-                request_serializer=mambasearch_dot_v1_dot_index__pb2.SearchDenseRequest.SerializeToString,
-                response_deserializer=mambasearch_dot_v1_dot_index__pb2.SearchIndexResponse.FromString,
-                _registered_method=True)
-        self.SearchSparse = channel.unary_unary(
-                '/mambasearch.v1.IndexService/SearchSparse',
-                request_serializer=mambasearch_dot_v1_dot_index__pb2.SearchSparseRequest.SerializeToString,
-                response_deserializer=mambasearch_dot_v1_dot_index__pb2.SearchIndexResponse.FromString,
+        self.SearchIndex = channel.unary_unary(
+                '/mambasearch.v1.IndexService/SearchIndex',
+                request_serializer=mambasearch_dot_v1_dot_index__search__pb2.SearchIndexRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_index__search__pb2.SearchIndexResponse.FromString,
                 _registered_method=True)
         self.GetIndexStats = channel.unary_unary(
                 '/mambasearch.v1.IndexService/GetIndexStats',
@@ -188,6 +199,27 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadChunks(self, request, context):
+        """Reads chunks, wherever they are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadHits(self, request, context):
+        """Reads chunks, wherever they are, and the records of their documents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEmbeddings(self, request, context):
+        """Reads the embeddings of chunks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteRecord(self, request, context):
         """Makes a document invisible, and leaves a tombstone.
         """
@@ -209,15 +241,8 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SearchDense(self, request, context):
-        """Finds the nearest chunks by cosine.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def SearchSparse(self, request, context):
-        """Finds the best chunks by BM25.
+    def SearchIndex(self, request, context):
+        """Finds the nearest chunks by cosine and the best by BM25, and says what of it is committed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -285,6 +310,21 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.GetChunksRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_index__pb2.GetChunksResponse.SerializeToString,
             ),
+            'ReadChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadChunks,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.ReadChunksRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.ReadChunksResponse.SerializeToString,
+            ),
+            'ReadHits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadHits,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.ReadHitsRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.ReadHitsResponse.SerializeToString,
+            ),
+            'GetEmbeddings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEmbeddings,
+                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.GetEmbeddingsRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__pb2.GetEmbeddingsResponse.SerializeToString,
+            ),
             'DeleteRecord': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteRecord,
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteRecordRequest.FromString,
@@ -300,15 +340,10 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     request_deserializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_index__pb2.DeleteChunksResponse.SerializeToString,
             ),
-            'SearchDense': grpc.unary_unary_rpc_method_handler(
-                    servicer.SearchDense,
-                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.SearchDenseRequest.FromString,
-                    response_serializer=mambasearch_dot_v1_dot_index__pb2.SearchIndexResponse.SerializeToString,
-            ),
-            'SearchSparse': grpc.unary_unary_rpc_method_handler(
-                    servicer.SearchSparse,
-                    request_deserializer=mambasearch_dot_v1_dot_index__pb2.SearchSparseRequest.FromString,
-                    response_serializer=mambasearch_dot_v1_dot_index__pb2.SearchIndexResponse.SerializeToString,
+            'SearchIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchIndex,
+                    request_deserializer=mambasearch_dot_v1_dot_index__search__pb2.SearchIndexRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_index__search__pb2.SearchIndexResponse.SerializeToString,
             ),
             'GetIndexStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndexStats,
@@ -578,6 +613,87 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
+    def ReadChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/ReadChunks',
+            mambasearch_dot_v1_dot_index__pb2.ReadChunksRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.ReadChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadHits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/ReadHits',
+            mambasearch_dot_v1_dot_index__pb2.ReadHitsRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.ReadHitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEmbeddings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.IndexService/GetEmbeddings',
+            mambasearch_dot_v1_dot_index__pb2.GetEmbeddingsRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__pb2.GetEmbeddingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteRecord(request,
             target,
             options=(),
@@ -659,7 +775,7 @@ class IndexService:
             _registered_method=True)
 
     @staticmethod
-    def SearchDense(request,
+    def SearchIndex(request,
             target,
             options=(),
             channel_credentials=None,
@@ -672,36 +788,9 @@ class IndexService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/mambasearch.v1.IndexService/SearchDense',
-            mambasearch_dot_v1_dot_index__pb2.SearchDenseRequest.SerializeToString,
-            mambasearch_dot_v1_dot_index__pb2.SearchIndexResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SearchSparse(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/mambasearch.v1.IndexService/SearchSparse',
-            mambasearch_dot_v1_dot_index__pb2.SearchSparseRequest.SerializeToString,
-            mambasearch_dot_v1_dot_index__pb2.SearchIndexResponse.FromString,
+            '/mambasearch.v1.IndexService/SearchIndex',
+            mambasearch_dot_v1_dot_index__search__pb2.SearchIndexRequest.SerializeToString,
+            mambasearch_dot_v1_dot_index__search__pb2.SearchIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,31 +22,61 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from mambasearch.v1 import filter_pb2 as mambasearch_dot_v1_dot_filter__pb2
+from mambasearch.v1 import hits_pb2 as mambasearch_dot_v1_dot_hits__pb2
+from mambasearch.v1 import metadata_pb2 as mambasearch_dot_v1_dot_metadata__pb2
 
+from mambasearch.v1.hits_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmambasearch/v1/search.proto\x12\x0emambasearch.v1\"g\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"y\n\x0eSearchResponse\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.mambasearch.v1.Hit\x12\x14\n\x0cquery_tokens\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\"\xda\x02\n\x03Hit\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x13\n\x0b\x64ocument_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x06 \x01(\r\x12\x12\n\nchar_start\x18\x07 \x01(\x04\x12\x10\n\x08\x63har_end\x18\x08 \x01(\x04\x12\x0c\n\x04text\x18\t \x01(\t\x12\x13\n\x0btoken_count\x18\n \x01(\r\x12\x16\n\x0e\x64ocument_chars\x18\x0b \x01(\x04\x12\x18\n\x0b\x64\x65nse_score\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0csparse_score\x18\r \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nline_start\x18\x0e \x01(\r\x12\x10\n\x08line_end\x18\x0f \x01(\r\x12\x10\n\x08headings\x18\x10 \x03(\tB\x0e\n\x0c_dense_scoreB\x0f\n\r_sparse_score\"U\n\rSearchTimings\x12\x16\n\x0e\x65ncode_time_ms\x18\x01 \x01(\x01\x12\x15\n\rindex_time_ms\x18\x02 \x01(\x01\x12\x15\n\rtotal_time_ms\x18\x03 \x01(\x01\"\x7f\n\x0fRetrieveRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\x14\n\x0ctoken_budget\x18\x03 \x01(\r\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0e\n\x06tenant\x18\x05 \x01(\t\"\x82\x01\n\x10RetrieveResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.mambasearch.v1.Passage\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\"\xca\x01\n\x07Passage\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x19\n\x11\x63hunk_index_first\x18\x04 \x01(\r\x12\x18\n\x10\x63hunk_index_last\x18\x05 \x01(\r\x12\x12\n\nchar_start\x18\x06 \x01(\x04\x12\x10\n\x08\x63har_end\x18\x07 \x01(\x04\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\x13\n\x0btoken_count\x18\t \x01(\r\x12\r\n\x05score\x18\n \x01(\x01*p\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x16\n\x12SEARCH_MODE_SPARSE\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03\x32\xa7\x01\n\rSearchService\x12G\n\x06Search\x12\x1d.mambasearch.v1.SearchRequest\x1a\x1e.mambasearch.v1.SearchResponse\x12M\n\x08Retrieve\x12\x1f.mambasearch.v1.RetrieveRequest\x1a .mambasearch.v1.RetrieveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmambasearch/v1/search.proto\x12\x0emambasearch.v1\x1a\x19google/protobuf/any.proto\x1a google/protobuf/field_mask.proto\x1a\x1bmambasearch/v1/filter.proto\x1a\x19mambasearch/v1/hits.proto\x1a\x1dmambasearch/v1/metadata.proto\"\xdd\x03\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x11\n\tembedding\x18\x05 \x03(\x02\x12&\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x16.mambasearch.v1.Filter\x12&\n\x06\x66usion\x18\x07 \x01(\x0b\x32\x16.mambasearch.v1.Fusion\x12\x33\n\x11group_by_document\x18\x08 \x01(\x0b\x32\x18.mambasearch.v1.Grouping\x12,\n\tdiversity\x18\t \x01(\x0b\x32\x19.mambasearch.v1.Diversity\x12\x16\n\tmin_score\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x0b \x01(\t\x12-\n\tread_mask\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x34\n\x0b\x63onsistency\x18\r \x01(\x0e\x32\x1f.mambasearch.v1.ReadConsistency\x12\x0f\n\x07\x65xplain\x18\x0e \x01(\x08\x42\x0c\n\n_min_score\"\xd8\x01\n\x0eSearchResponse\x12!\n\x04hits\x18\x01 \x03(\x0b\x32\x13.mambasearch.v1.Hit\x12\x14\n\x0cquery_tokens\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\x12-\n\x06groups\x18\x04 \x03(\x0b\x32\x1d.mambasearch.v1.DocumentGroup\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\x12\x15\n\rdepth_reached\x18\x06 \x01(\x08\"E\n\x12\x42\x61tchSearchRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.mambasearch.v1.SearchRequest\"F\n\x13\x42\x61tchSearchResponse\x12/\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1d.mambasearch.v1.SearchOutcome\"z\n\rSearchOutcome\x12\x32\n\x08response\x18\x01 \x01(\x0b\x32\x1e.mambasearch.v1.SearchResponseH\x00\x12*\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x17.mambasearch.v1.FailureH\x00\x42\t\n\x07outcome\"O\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"Y\n\x13SearchStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.SearchRequest\"Z\n\x14SearchStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x07outcome\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.SearchOutcome\"\xdc\x03\n\x0fRetrieveRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.mambasearch.v1.SearchMode\x12\x14\n\x0ctoken_budget\x18\x03 \x01(\r\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x11\n\tembedding\x18\x06 \x03(\x02\x12&\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x16.mambasearch.v1.Filter\x12&\n\x06\x66usion\x18\x08 \x01(\x0b\x32\x16.mambasearch.v1.Fusion\x12,\n\tdiversity\x18\t \x01(\x0b\x32\x19.mambasearch.v1.Diversity\x12\x16\n\tmin_score\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nneighbours\x18\x0b \x01(\r\x12+\n\x05order\x18\x0c \x01(\x0e\x32\x1c.mambasearch.v1.PassageOrder\x12-\n\tread_mask\x18\r \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x34\n\x0b\x63onsistency\x18\x0e \x01(\x0e\x32\x1f.mambasearch.v1.ReadConsistencyB\x0c\n\n_min_score\"\xc1\x01\n\x10RetrieveResponse\x12)\n\x08passages\x18\x01 \x03(\x0b\x32\x17.mambasearch.v1.Passage\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\x12\x14\n\x0cquery_tokens\x18\x06 \x01(\r\"\x9b\x03\n\x07Passage\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x19\n\x11\x63hunk_index_first\x18\x04 \x01(\r\x12\x18\n\x10\x63hunk_index_last\x18\x05 \x01(\r\x12\x12\n\nchar_start\x18\x06 \x01(\x04\x12\x10\n\x08\x63har_end\x18\x07 \x01(\x04\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\x13\n\x0btoken_count\x18\t \x01(\r\x12\r\n\x05score\x18\n \x01(\x01\x12\x0e\n\x06number\x18\x0b \x01(\r\x12\x12\n\nline_start\x18\x0c \x01(\r\x12\x10\n\x08line_end\x18\r \x01(\r\x12\x10\n\x08headings\x18\x0e \x03(\t\x12\x37\n\x08metadata\x18\x0f \x03(\x0b\x32%.mambasearch.v1.Passage.MetadataEntry\x1aN\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.MetadataValue:\x02\x38\x01\"\x94\x02\n\x17SimilarDocumentsRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12&\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x16.mambasearch.v1.Filter\x12\x16\n\tmin_score\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nchunks_max\x18\x06 \x01(\r\x12-\n\tread_mask\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x34\n\x0b\x63onsistency\x18\x08 \x01(\x0e\x32\x1f.mambasearch.v1.ReadConsistencyB\x0c\n\n_min_score\"|\n\x18SimilarDocumentsResponse\x12\x30\n\tdocuments\x18\x01 \x03(\x0b\x32\x1d.mambasearch.v1.DocumentGroup\x12.\n\x07timings\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.SearchTimings\"\xdf\x01\n\x11ListChunksRequest\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x19\n\x11\x63hunk_index_first\x18\x03 \x01(\r\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12-\n\tread_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x34\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x1f.mambasearch.v1.ReadConsistency\"\xb4\x02\n\x12ListChunksResponse\x12%\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x15.mambasearch.v1.Chunk\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\r\x12\x16\n\x0e\x64ocument_chars\x18\x06 \x01(\x04\x12\x42\n\x08metadata\x18\x07 \x03(\x0b\x32\x30.mambasearch.v1.ListChunksResponse.MetadataEntry\x1aN\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.mambasearch.v1.MetadataValue:\x02\x38\x01*b\n\x0cPassageOrder\x12\x1d\n\x19PASSAGE_ORDER_UNSPECIFIED\x10\x00\x12\x17\n\x13PASSAGE_ORDER_SCORE\x10\x01\x12\x1a\n\x16PASSAGE_ORDER_DOCUMENT\x10\x02\x32\x9a\x04\n\rSearchService\x12G\n\x06Search\x12\x1d.mambasearch.v1.SearchRequest\x1a\x1e.mambasearch.v1.SearchResponse\x12V\n\x0b\x42\x61tchSearch\x12\".mambasearch.v1.BatchSearchRequest\x1a#.mambasearch.v1.BatchSearchResponse\x12]\n\x0cSearchStream\x12#.mambasearch.v1.SearchStreamRequest\x1a$.mambasearch.v1.SearchStreamResponse(\x01\x30\x01\x12M\n\x08Retrieve\x12\x1f.mambasearch.v1.RetrieveRequest\x1a .mambasearch.v1.RetrieveResponse\x12\x65\n\x10SimilarDocuments\x12\'.mambasearch.v1.SimilarDocumentsRequest\x1a(.mambasearch.v1.SimilarDocumentsResponse\x12S\n\nListChunks\x12!.mambasearch.v1.ListChunksRequest\x1a\".mambasearch.v1.ListChunksResponseP\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mambasearch.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=1178
-  _globals['_SEARCHMODE']._serialized_end=1290
-  _globals['_SEARCHREQUEST']._serialized_start=47
-  _globals['_SEARCHREQUEST']._serialized_end=150
-  _globals['_SEARCHRESPONSE']._serialized_start=152
-  _globals['_SEARCHRESPONSE']._serialized_end=273
-  _globals['_HIT']._serialized_start=276
-  _globals['_HIT']._serialized_end=622
-  _globals['_SEARCHTIMINGS']._serialized_start=624
-  _globals['_SEARCHTIMINGS']._serialized_end=709
-  _globals['_RETRIEVEREQUEST']._serialized_start=711
-  _globals['_RETRIEVEREQUEST']._serialized_end=838
-  _globals['_RETRIEVERESPONSE']._serialized_start=841
-  _globals['_RETRIEVERESPONSE']._serialized_end=971
-  _globals['_PASSAGE']._serialized_start=974
-  _globals['_PASSAGE']._serialized_end=1176
-  _globals['_SEARCHSERVICE']._serialized_start=1293
-  _globals['_SEARCHSERVICE']._serialized_end=1460
+  _globals['_PASSAGE_METADATAENTRY']._loaded_options = None
+  _globals['_PASSAGE_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_LISTCHUNKSRESPONSE_METADATAENTRY']._loaded_options = None
+  _globals['_LISTCHUNKSRESPONSE_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_PASSAGEORDER']._serialized_start=3456
+  _globals['_PASSAGEORDER']._serialized_end=3554
+  _globals['_SEARCHREQUEST']._serialized_start=196
+  _globals['_SEARCHREQUEST']._serialized_end=673
+  _globals['_SEARCHRESPONSE']._serialized_start=676
+  _globals['_SEARCHRESPONSE']._serialized_end=892
+  _globals['_BATCHSEARCHREQUEST']._serialized_start=894
+  _globals['_BATCHSEARCHREQUEST']._serialized_end=963
+  _globals['_BATCHSEARCHRESPONSE']._serialized_start=965
+  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1035
+  _globals['_SEARCHOUTCOME']._serialized_start=1037
+  _globals['_SEARCHOUTCOME']._serialized_end=1159
+  _globals['_FAILURE']._serialized_start=1161
+  _globals['_FAILURE']._serialized_end=1240
+  _globals['_SEARCHSTREAMREQUEST']._serialized_start=1242
+  _globals['_SEARCHSTREAMREQUEST']._serialized_end=1331
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_start=1333
+  _globals['_SEARCHSTREAMRESPONSE']._serialized_end=1423
+  _globals['_RETRIEVEREQUEST']._serialized_start=1426
+  _globals['_RETRIEVEREQUEST']._serialized_end=1902
+  _globals['_RETRIEVERESPONSE']._serialized_start=1905
+  _globals['_RETRIEVERESPONSE']._serialized_end=2098
+  _globals['_PASSAGE']._serialized_start=2101
+  _globals['_PASSAGE']._serialized_end=2512
+  _globals['_PASSAGE_METADATAENTRY']._serialized_start=2434
+  _globals['_PASSAGE_METADATAENTRY']._serialized_end=2512
+  _globals['_SIMILARDOCUMENTSREQUEST']._serialized_start=2515
+  _globals['_SIMILARDOCUMENTSREQUEST']._serialized_end=2791
+  _globals['_SIMILARDOCUMENTSRESPONSE']._serialized_start=2793
+  _globals['_SIMILARDOCUMENTSRESPONSE']._serialized_end=2917
+  _globals['_LISTCHUNKSREQUEST']._serialized_start=2920
+  _globals['_LISTCHUNKSREQUEST']._serialized_end=3143
+  _globals['_LISTCHUNKSRESPONSE']._serialized_start=3146
+  _globals['_LISTCHUNKSRESPONSE']._serialized_end=3454
+  _globals['_LISTCHUNKSRESPONSE_METADATAENTRY']._serialized_start=2434
+  _globals['_LISTCHUNKSRESPONSE_METADATAENTRY']._serialized_end=2512
+  _globals['_SEARCHSERVICE']._serialized_start=3557
+  _globals['_SEARCHSERVICE']._serialized_end=4095
 # @@protoc_insertion_point(module_scope)

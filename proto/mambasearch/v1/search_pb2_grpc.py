@@ -27,6 +27,11 @@ if _version_not_supported:
 
 class SearchServiceStub:
     """Finds passages of ingested documents.
+
+    Every method: INVALID_ARGUMENT names the field at fault, its value and the limit, also for unknown fields and unknown
+    enum values. RESOURCE_EXHAUSTED: as many searches are under way as may be; try again after RetryInfo. UNAVAILABLE: the
+    encoder or the index cannot be reached. DEADLINE_EXCEEDED: they did not answer in time. FAILED_PRECONDITION: the index
+    was made by another model than the encoder's.
     """
 
     def __init__(self, channel):
@@ -40,22 +45,64 @@ class SearchServiceStub:
                 request_serializer=mambasearch_dot_v1_dot_search__pb2.SearchRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_search__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.BatchSearch = channel.unary_unary(
+                '/mambasearch.v1.SearchService/BatchSearch',
+                request_serializer=mambasearch_dot_v1_dot_search__pb2.BatchSearchRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_search__pb2.BatchSearchResponse.FromString,
+                _registered_method=True)
+        self.SearchStream = channel.stream_stream(
+                '/mambasearch.v1.SearchService/SearchStream',
+                request_serializer=mambasearch_dot_v1_dot_search__pb2.SearchStreamRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_search__pb2.SearchStreamResponse.FromString,
+                _registered_method=True)
         self.Retrieve = channel.unary_unary(
                 '/mambasearch.v1.SearchService/Retrieve',
                 request_serializer=mambasearch_dot_v1_dot_search__pb2.RetrieveRequest.SerializeToString,
                 response_deserializer=mambasearch_dot_v1_dot_search__pb2.RetrieveResponse.FromString,
                 _registered_method=True)
+        self.SimilarDocuments = channel.unary_unary(
+                '/mambasearch.v1.SearchService/SimilarDocuments',
+                request_serializer=mambasearch_dot_v1_dot_search__pb2.SimilarDocumentsRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_search__pb2.SimilarDocumentsResponse.FromString,
+                _registered_method=True)
+        self.ListChunks = channel.unary_unary(
+                '/mambasearch.v1.SearchService/ListChunks',
+                request_serializer=mambasearch_dot_v1_dot_search__pb2.ListChunksRequest.SerializeToString,
+                response_deserializer=mambasearch_dot_v1_dot_search__pb2.ListChunksResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
     """Finds passages of ingested documents.
+
+    Every method: INVALID_ARGUMENT names the field at fault, its value and the limit, also for unknown fields and unknown
+    enum values. RESOURCE_EXHAUSTED: as many searches are under way as may be; try again after RetryInfo. UNAVAILABLE: the
+    encoder or the index cannot be reached. DEADLINE_EXCEEDED: they did not answer in time. FAILED_PRECONDITION: the index
+    was made by another model than the encoder's.
     """
 
     def Search(self, request, context):
         """Finds the chunks that answer a query best.
-        INVALID_ARGUMENT: an empty query, one over 512 tokens, top_k over 200, an unknown mode.
-        UNAVAILABLE: the encoder or the index cannot be reached. DEADLINE_EXCEEDED: they did not answer in time.
-        FAILED_PRECONDITION: the index was made by another model than the encoder's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSearch(self, request, context):
+        """Answers several searches at once. Each answers or fails on its own; the call itself fails only for an empty list, one
+        that is too long, or where no search may begin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchStream(self, request_iterator, context):
+        """Answers searches on one connection, each when it is ready, not in their order: request_id says which. A search that
+        fails does not end the stream.
+
+        At most 16 searches of a stream are under way; the next request is read when one of them has been answered and its
+        answer has gone out. Where no request comes for 300 seconds and none is under way, or the client takes no answer for 30
+        seconds (settings search_stream_idle_s and search_stream_send_s), the call ends with DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,8 +110,23 @@ class SearchServiceServicer:
 
     def Retrieve(self, request, context):
         """Finds passages for a language model's context: the best chunks that fit a budget of tokens, neighbouring chunks
-        of one document joined, each with its place in the document. Errors as for Search, and INVALID_ARGUMENT for a
-        token_budget over 131072.
+        of one document joined, each with its place in the document.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimilarDocuments(self, request, context):
+        """Finds the documents that are most like one in the index, which is not among them. NOT_FOUND: the tenant has no such
+        document.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChunks(self, request, context):
+        """Reads a document's chunks in their order, to show a passage in its document. NOT_FOUND: the tenant has no such
+        document.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,10 +140,30 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     request_deserializer=mambasearch_dot_v1_dot_search__pb2.SearchRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_search__pb2.SearchResponse.SerializeToString,
             ),
+            'BatchSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSearch,
+                    request_deserializer=mambasearch_dot_v1_dot_search__pb2.BatchSearchRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_search__pb2.BatchSearchResponse.SerializeToString,
+            ),
+            'SearchStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchStream,
+                    request_deserializer=mambasearch_dot_v1_dot_search__pb2.SearchStreamRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_search__pb2.SearchStreamResponse.SerializeToString,
+            ),
             'Retrieve': grpc.unary_unary_rpc_method_handler(
                     servicer.Retrieve,
                     request_deserializer=mambasearch_dot_v1_dot_search__pb2.RetrieveRequest.FromString,
                     response_serializer=mambasearch_dot_v1_dot_search__pb2.RetrieveResponse.SerializeToString,
+            ),
+            'SimilarDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimilarDocuments,
+                    request_deserializer=mambasearch_dot_v1_dot_search__pb2.SimilarDocumentsRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_search__pb2.SimilarDocumentsResponse.SerializeToString,
+            ),
+            'ListChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChunks,
+                    request_deserializer=mambasearch_dot_v1_dot_search__pb2.ListChunksRequest.FromString,
+                    response_serializer=mambasearch_dot_v1_dot_search__pb2.ListChunksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +175,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SearchService:
     """Finds passages of ingested documents.
+
+    Every method: INVALID_ARGUMENT names the field at fault, its value and the limit, also for unknown fields and unknown
+    enum values. RESOURCE_EXHAUSTED: as many searches are under way as may be; try again after RetryInfo. UNAVAILABLE: the
+    encoder or the index cannot be reached. DEADLINE_EXCEEDED: they did not answer in time. FAILED_PRECONDITION: the index
+    was made by another model than the encoder's.
     """
 
     @staticmethod
@@ -123,6 +210,60 @@ class SearchService:
             _registered_method=True)
 
     @staticmethod
+    def BatchSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.SearchService/BatchSearch',
+            mambasearch_dot_v1_dot_search__pb2.BatchSearchRequest.SerializeToString,
+            mambasearch_dot_v1_dot_search__pb2.BatchSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/mambasearch.v1.SearchService/SearchStream',
+            mambasearch_dot_v1_dot_search__pb2.SearchStreamRequest.SerializeToString,
+            mambasearch_dot_v1_dot_search__pb2.SearchStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Retrieve(request,
             target,
             options=(),
@@ -139,6 +280,60 @@ class SearchService:
             '/mambasearch.v1.SearchService/Retrieve',
             mambasearch_dot_v1_dot_search__pb2.RetrieveRequest.SerializeToString,
             mambasearch_dot_v1_dot_search__pb2.RetrieveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimilarDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.SearchService/SimilarDocuments',
+            mambasearch_dot_v1_dot_search__pb2.SimilarDocumentsRequest.SerializeToString,
+            mambasearch_dot_v1_dot_search__pb2.SimilarDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mambasearch.v1.SearchService/ListChunks',
+            mambasearch_dot_v1_dot_search__pb2.ListChunksRequest.SerializeToString,
+            mambasearch_dot_v1_dot_search__pb2.ListChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,7 +12,9 @@ from ingest.chunking import Chunker
 from ingest.documents import DEFAULT_TENANT
 from ingest.index.interface import VectorIndex
 from ingest.index.remote import RemoteIndex
-from services.searcher import Searcher, SearchMode
+from services.search.requests import SearchRequest
+from services.search.results import SearchMode
+from services.search.searcher import Searcher
 from tests.benchmarks.crashes.source import Source, word
 from tests.fakes import FakeEncoder
 
@@ -28,7 +30,7 @@ async def check(source: Source, target: str) -> list[str]:
         searcher = Searcher(FakeEncoder(), index, tokenizer)
         problems = []
         for name, version in source.wanted.items():
-            hits = (await searcher.search(word(name), SearchMode.SPARSE, 50)).hits
+            hits = (await searcher.search(SearchRequest(word(name), SearchMode.SPARSE, 50))).hits
             found = {(hit.chunk.document_id, hit.chunk.generation, hit.chunk.chunk_index) for hit in hits}
             texts = " ".join(hit.chunk.text for hit in sorted(hits, key=lambda hit: hit.chunk.chunk_index))
             if version < 0:

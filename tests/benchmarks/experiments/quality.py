@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.document_slices import TokenIds
 from encoder.evaluation.datasets import EvaluationSet
 from encoder.evaluation.metrics import CUTOFF_MAX, measure
 from encoder.evaluation.results import Chunks
@@ -34,20 +35,20 @@ class ChunkedDocument:
     """A document as token ids: its title, and its chunks."""
 
     document_id: str
-    title: list[int]
-    chunks: list[list[int]]
+    title: NDArray[np.int32]
+    chunks: list[NDArray[np.int32]]
 
-    def alone(self) -> list[list[int]]:
+    def alone(self) -> list[NDArray[np.int32]]:
         """Give each chunk as a passage of its own, with the title."""
-        return [self.title + chunk for chunk in self.chunks]
+        return [np.concatenate([self.title, chunk]) for chunk in self.chunks]
 
     def stream(self, way: Chunks) -> tuple[Ids, Ids]:
         """Give the ids ``(l,)`` that are read in one pass, and where each chunk ends ``(n,)``.
 
         For a vector each they are the passages one after another, for one vector the title and the whole text.
         """
-        rows = self.alone() if way is Chunks.ONE_PASS else [[*self.title, *(id_ for row in self.chunks for id_ in row)]]
-        return np.array([id_ for row in rows for id_ in row], np.int64), np.cumsum([len(row) for row in rows])
+        rows = self.alone() if way is Chunks.ONE_PASS else [np.concatenate([self.title, *self.chunks])]
+        return np.concatenate(rows, dtype=np.int64), np.cumsum([len(row) for row in rows])
 
 
 def chunk_documents(found: EvaluationSet, tokenizer: Tokenizer) -> list[ChunkedDocument]:
@@ -64,7 +65,7 @@ def chunk_documents(found: EvaluationSet, tokenizer: Tokenizer) -> list[ChunkedD
     ]
 
 
-def embed_passages(encoder: TextEncoder, passages: Sequence[Sequence[int]]) -> Embeddings:
+def embed_passages(encoder: TextEncoder, passages: Sequence[TokenIds]) -> Embeddings:
     """Embed token ids, ``(n, d)``; those of like length together."""
     order = sorted(range(len(passages)), key=lambda number: len(passages[number]))
     embeddings = np.empty((len(passages), encoder.info.dimension), np.float32)

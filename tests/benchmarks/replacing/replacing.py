@@ -35,7 +35,9 @@ from ingest.index.server import ServerIndex
 from ingest.journal import Journal
 from ingest.pipeline import Ingestor
 from ingest.receipts import Outcome
-from services.searcher import Searcher, SearchMode
+from services.search.requests import SearchRequest
+from services.search.results import SearchMode
+from services.search.searcher import Searcher
 from tests.benchmarks.replacing.interrupting import Failing, Interrupted
 from tests.fakes import FakeEncoder
 from tests.indexing import make_chunker
@@ -50,7 +52,7 @@ STEPS = (
     *(f"writer: {step}" for step in ("begin", "encode_passages", "upsert_chunks", "count_chunks", "commit_record")),
     *(f"writer: {step}" for step in ("get_records", "get_fences", "flush", "finish", "under_way")),
     *(f"collector: {step}" for step in ("abandoned", "due")),
-    *(f"reader: {step}" for step in ("encode_queries", "search_dense", "search_sparse", "get_records")),
+    *(f"reader: {step}" for step in ("encode_queries", "search", "read_hits", "get_records")),
 )
 # What comes SEARCH_S_MAX later.
 LATER_STEPS = tuple(f"collector: {step}" for step in ("get_records", "delete_chunks", "flush", "collected"))
@@ -161,7 +163,7 @@ async def _read(searcher: Searcher, done: asyncio.Event, found: Found) -> None:
     while not done.is_set():
         for mode in SearchMode:
             async with asyncio.timeout(SEARCH_S_MAX):
-                hits = (await searcher.search("lighthouse", mode, 60)).hits
+                hits = (await searcher.search(SearchRequest("lighthouse", mode, 60))).hits
             chunks = [hit.chunk for hit in hits if hit.chunk.document_id == "replaced"]
             generations = {chunk.generation for chunk in chunks}
             texts = {chunk.text.split()[4] for chunk in chunks}

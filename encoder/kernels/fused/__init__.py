@@ -1,0 +1,54 @@
+"""Our own kernels for Mamba on an NVIDIA GPU, in Triton: what they cover. Importing this needs no Triton."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+
+from encoder.model_config import ModelConfig
+
+_TOKENS_MAX = 131_072
+_INDEX_MAX = 2**31 - 1
+_CAPABILITY_MIN = (9, 0)  # of devices that copy whole tiles: tensor descriptors are slow elsewhere
+_SIDE_MIN, _SIDE_MAX = 16, 128  # of a head's state, which tensor cores multiply and registers must hold
+_PLACES_MIN, _PLACES_MAX = 4, 32  # of a channel's state in Mamba-1, which one thread holds in registers
+_COLUMN_MULTIPLE = 16  # of d_model, so that rows are read in steps of 16 bytes and more
+_TAPS_MAX = 4
+_WIDTH_MAX = 16_384  # of a row that one program norms
+
+
+def missing(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """Say why a model cannot run on these kernels on a device; nothing if it can."""
+    if config.architecture == "transformer" or not config.selective or config.bidirectional:
+        return "they are for selective Mamba that reads one way"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return f"they multiply bfloat16 and float16, not {dtype}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _CAPABILITY_MIN:
+        return "compute capability {}.{} is needed, not {}.{}".format(*_CAPABILITY_MIN, *capability)
+    if config.d_conv > _TAPS_MAX:
+        return f"they convolve at most {_TAPS_MAX} taps, not {config.d_conv}"
+    if config.d_model % _COLUMN_MULTIPLE:
+        return f"d_model must be a multiple of {_COLUMN_MULTIPLE}, not {config.d_model}"
+    if config.architecture == "mamba1":
+        sides, least, most = {"d_state": config.d_state}, _PLACES_MIN, _PLACES_MAX
+    else:
+        sides = {"head_dim": config.d_inner // config.n_heads, "d_state": config.d_state}
+        least, most = _SIDE_MIN, _SIDE_MAX
+    for name, side in sides.items():
+        if not least <= side <= most or side & (side - 1):
+            return f"{name} must be a power of two from {least} to {most}, not {side}"
+    if max(config.d_model, config.d_inner // config.n_groups) > _WIDTH_MAX:
+        return f"d_model and a group's channels must be at most {_WIDTH_MAX}"
+    return ""
+
+
+def tokens_per_call_max(config: ModelConfig) -> int:
+    """Give how many tokens one forward pass may read before a library's 32-bit index could overflow."""
+    projected = 2 * config.d_inner
+    if config.architecture == "mamba2":
+        projected += 2 * config.n_groups * config.d_state + config.n_heads
+    return min(_TOKENS_MAX, _INDEX_MAX // projected)

@@ -1,0 +1,124 @@
+"""The backbone over fused layers, for inference on a GPU. Letters as in ``encoder/mamba.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from encoder.kernels.fused.cuts import FusedPacking, pack
+from encoder.kernels.fused.layer import FusedLayer
+from encoder.kernels.fused.selective_layer import SelectiveLayer
+from encoder.mamba import Block, Mamba
+from encoder.mixers import LayerState
+
+Space = TypeVar("Space")
+
+
+class Layer(Protocol[Space]):
+    """What a layer of either kind is: one that all layers' work in one space, made once a pass."""
+
+    programs: int  # that scan a segment
+    carries_dearly: bool  # to find a state within a sequence costs about as much as to read on from it
+
+    def warm_up_rows(self) -> list[list[int]]:
+        """Give the lengths of sequences, row by row, that have all kernels compiled."""
+
+    def workspace(self, length: int) -> Space:
+        """Make what a pass over ``length`` tokens works in, for all layers."""
+
+    def norm(self, stream: Tensor, space: Space) -> None:
+        """Norm a residual ``(l, d)`` that no layer has added to."""
+
+    def __call__(self, stream: Tensor, space: Space, packing: FusedPacking, state: LayerState | None) -> LayerState:
+        """Add to the residual ``(l, d)``, which is normed in ``space``; give the state after the row."""
+
+    def read_places(
+        self, stream: Tensor, space: Space, packing: FusedPacking, state: LayerState | None, places: Tensor
+    ) -> tuple[Tensor, LayerState]:
+        """Give the residual after the layer at some places only, ``(n, d)``, and the state after the row."""
+
+
+class FusedMamba(Mamba):
+    """Computes what :class:`encoder.mamba.Mamba` does with selective, one-directional layers.
+
+    Sequences stand in one row; of the last layer only what is wanted is computed. :meth:`read_layers` is no part of it.
+    """
+
+    def __init__(self, backbone: Mamba, dtype: torch.dtype, *, eight_bits: bool = False) -> None:
+        """Take over ``backbone``, block by block, so that the weights of a large model are never held twice."""
+        nn.Module.__init__(self)
+        self.config = backbone.config
+        self.embedding = backbone.embedding
+        self.norm_f = backbone.norm_f
+        self.dtype = dtype
+        kind = SelectiveLayer if self.config.architecture == "mamba1" else FusedLayer
+        for number, block in enumerate(backbone.layers):
+            assert isinstance(block, Block)
+            backbone.layers[number] = kind(block, dtype, eight_bits=eight_bits)
+        self.layers = backbone.layers
+
+    @property
+    def programs(self) -> int:
+        """How many programs scan a segment."""
+        return self._layers()[0].programs
+
+    def hidden_packed(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype, *, ends_only: bool) -> Tensor:
+        """Read sequences end to end, as :meth:`encoder.mamba.Mamba.hidden_packed`."""
+        assert dtype == self.dtype
+        packing = self._pack(lengths, tokens.device)
+        places = packing.ends if ends_only else None
+        return self.read(tokens[0], packing, [None] * len(self.layers), places)
+
+    def hidden_on(
+        self, tokens: Tensor, states: list[LayerState | None], dtype: torch.dtype, places: Tensor | None
+    ) -> Tensor:
+        """Read on from states, as :meth:`encoder.mamba.Mamba.hidden_on`."""
+        assert dtype == self.dtype
+        packing = self._pack([tokens.shape[1]], tokens.device)
+        return self.read(tokens[0], packing, states, places)
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Read a little of everything, so that no kernel is compiled later: packed, alone, and in pieces.
+
+        What was compiled once stays in Triton's cache on the disk.
+        """
+        device, ends_only = self.embedding.weight.device, self.config.pooling != "mean"
+        for lengths in self._layers()[0].warm_up_rows():
+            tokens = torch.zeros(1, sum(lengths), dtype=torch.int64, device=device)
+            places = torch.zeros(1, dtype=torch.int64, device=device) if ends_only else None
+            self.hidden_packed(tokens, lengths, self.dtype, ends_only=ends_only)
+            states: list[LayerState | None] = [None] * len(self.layers)
+            for _ in range(2):
+                self.hidden_on(tokens, states, self.dtype, places)
+
+    def read(
+        self,
+        tokens: Tensor,
+        packing: FusedPacking,
+        states: list[LayerState | None],
+        places: Tensor | None,
+    ) -> Tensor:
+        """Give the hidden states of ``tokens (l)``: at ``places (n)``, or all; new states are put in ``states``."""
+        stream = self.embedding(tokens).float()  # (l, d)
+        layers = self._layers()
+        # Triton starts kernels on the current device.
+        with torch.cuda.device_of(stream):
+            space = layers[0].workspace(len(stream))
+            layers[0].norm(stream, space)
+            for number, layer in enumerate(layers if places is None else layers[:-1]):
+                states[number] = layer(stream, space, packing, states[number])
+            if places is not None:
+                stream, states[-1] = layers[-1].read_places(stream, space, packing, states[-1], places)
+            hidden: Tensor = self.norm_f(stream)
+            return hidden
+
+    def _layers(self) -> list[Layer[object]]:
+        return cast("list[Layer[object]]", list(self.layers))
+
+    def _pack(self, lengths: Sequence[int], device: torch.device) -> FusedPacking:
+        layer = self._layers()[0]
+        return pack(lengths, layer.programs, device, sparingly=layer.carries_dearly)

@@ -1,0 +1,78 @@
+"""Budgets of tokens for CUDA graphs, and how texts are laid out in one. Knows no Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encoder.kernels.fused.cuts import PROGRAMS, cut_at_starts
+
+_SMALLEST = 16
+_FEW_TOKENS = 512  # read in one segment, one program a head
+_MIDDLING_TOKENS = 8192  # up to so many it costs nothing to speak of to read what is left of a budget
+_STEPS = 4  # of larger budgets from one power of two to the next: at most a sixth is left
+
+_Numbers = TypeVar("_Numbers", NDArray[np.int32], Tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a graph has room for."""
+
+    tokens: int
+    texts: int
+    segments: int
+
+    @property
+    def text_tokens_max(self) -> int:
+        """Tokens of the longest text: none is cut, so that no state has to be found within it."""
+        return self.tokens // self.segments
+
+    @property
+    def segment_tokens_max(self) -> int:
+        """Tokens of the longest segment."""
+        return min(self.tokens, 2 * (self.text_tokens_max + 1))
+
+    def takes(self, tokens: int, texts: int, longest: int) -> bool:
+        """Say whether some texts, of so many tokens together, fit in."""
+        return tokens <= self.tokens and texts <= self.texts and longest <= self.text_tokens_max
+
+    def lay_out(self, tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Give what a graph reads for texts that fit in, laid end to end in ``tokens``: its :meth:`parts` end to end.
+
+        What is left of the budget are texts, too, of zeros: all tokens belong to one that is not too long.
+        """
+        left, most = self.tokens - len(tokens), self.text_tokens_max
+        filling = np.full(-(-left // most), most)
+        filling[-1:] = left - most * (len(filling) - 1)
+        every = np.concatenate([lengths, filling]).astype(np.int64)
+        given = np.zeros(2 * self.tokens + self.texts + self.segments + 1, dtype=np.int32)
+        ids, marks, places, bounds = self.parts(given)
+        ids[: len(tokens)] = tokens
+        marks[:] = np.repeat(np.arange(len(every), dtype=np.int32), every)
+        places[: len(lengths)] = lengths.cumsum() - 1
+        bounds[:] = self.tokens  # where there are fewer segments, the others have no tokens
+        found = cut_at_starts(every, self.segments)
+        bounds[: len(found)] = found
+        return given
+
+    def parts(self, given: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers, _Numbers]:
+        """Cut what a graph reads into ids ``(l,)``, marks ``(l,)``, places of ends ``(n,)`` and bounds ``(s + 1,)``."""
+        first, second, third = self.tokens, 2 * self.tokens, 2 * self.tokens + self.texts
+        return given[:first], given[first:second], given[second:third], given[third:]
+
+
+def budgets(programs: int, tokens_max: int) -> Iterator[Budget]:
+    """Give the budgets, up to one of ``tokens_max``, for a model whose segments are read by so many programs."""
+    tokens = _SMALLEST
+    while tokens <= tokens_max:
+        if tokens <= _FEW_TOKENS:
+            yield Budget(tokens, tokens // 4, 1)
+        else:
+            yield Budget(tokens, tokens // 16, min(-(-PROGRAMS // programs), tokens // _FEW_TOKENS))
+        tokens += tokens if tokens < _MIDDLING_TOKENS else (1 << tokens.bit_length() - 1) // _STEPS

@@ -1,0 +1,104 @@
+"""Packs of texts as CUDA graphs: one launch for a forward pass of hundreds of kernels.
+
+A query's kernels are each shorter than their own launch. A large pack's are not, but launching them one by one keeps
+the interpreter busy, which has other things to do. A graph is captured for each of some budgets of tokens, once, when a
+model is prepared; what differs from call to call is read from memory that stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoder.kernels.fused.backbone import FusedMamba
+from encoder.kernels.fused.budgets import Budget, budgets
+from encoder.kernels.fused.cuts import FusedPacking
+from encoder.model import EncoderModel
+
+_WARM_UPS = 2  # before a capture, that nothing is compiled or set up within it
+
+
+class PackGraphs:
+    """Embeds packs of texts; not safe for calls from several threads at once."""
+
+    def __init__(self, model: EncoderModel, tokens_max: int) -> None:
+        """Capture graphs of ``model``, whose backbone must be a :class:`FusedMamba`, on its device."""
+        backbone = model.backbone
+        assert isinstance(backbone, FusedMamba)
+        # One for all: cuBLAS keeps a workspace for each stream that it is called on, outside of the graphs' memory.
+        stream = torch.cuda.Stream(backbone.embedding.weight.device)
+        # The largest first, in the memory that the smaller ones then share: only one runs at a time.
+        graphs: list[_Graph] = []
+        for budget in reversed(list(budgets(backbone.programs, tokens_max))):
+            graphs.append(_Graph(model, backbone, budget, stream, graphs[0].pool() if graphs else None))
+        self._graphs = graphs[::-1]
+
+    def takes(self, lengths: Sequence[int]) -> bool:
+        """Say whether there is a graph for texts of these lengths."""
+        return self._graph_for(lengths) is not None
+
+    def embed(self, rows: Sequence[Tensor]) -> Tensor:
+        """Embed texts that :meth:`takes`: ``(n, d)`` float32 on the device, not computed yet."""
+        graph = self._graph_for([len(row) for row in rows])
+        if graph is None:
+            raise ValueError("there is no graph for texts of these lengths")
+        return graph.run(rows)
+
+    def _graph_for(self, lengths: Sequence[int]) -> _Graph | None:
+        sizes = sum(lengths), len(lengths), max(lengths)
+        return next((graph for graph in self._graphs if graph.budget.takes(*sizes)), None)
+
+
+class _Graph:
+    """One budget of tokens."""
+
+    def __init__(
+        self,
+        model: EncoderModel,
+        backbone: FusedMamba,
+        budget: Budget,
+        stream: torch.cuda.Stream,
+        pool: Any,  # noqa: ANN401 - torch has no public name for it
+    ) -> None:
+        self.budget = budget
+        nothing = budget.lay_out(np.zeros(0, np.int32), np.zeros(0, np.int64))
+        device = backbone.embedding.weight.device
+        self._given = torch.from_numpy(nothing).to(device)
+        with torch.inference_mode(), torch.cuda.device(device):
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UPS):
+                    self._pass(model, backbone)
+            torch.cuda.current_stream(device).wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                self._found = self._pass(model, backbone)
+
+    def pool(self) -> Any:  # noqa: ANN401
+        """Give the memory that other graphs may share."""
+        return self._graph.pool()
+
+    def run(self, rows: Sequence[Tensor]) -> Tensor:
+        """Embed texts: ``(n, d)``, in memory of their own."""
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        given = self.budget.lay_out(torch.cat(list(rows)).numpy(), lengths)
+        self._given.copy_(torch.from_numpy(given).pin_memory(), non_blocking=True)
+        self._graph.replay()
+        return self._found[: len(rows)].clone()
+
+    def _pass(self, model: EncoderModel, backbone: FusedMamba) -> Tensor:
+        tokens, marks, places, bounds = self.budget.parts(self._given)
+        packing = FusedPacking(
+            length=self.budget.tokens,
+            marks=marks,
+            ends=places,
+            bounds=bounds,
+            carried=None,
+            segments=self.budget.segments,
+            segment_tokens_max=self.budget.segment_tokens_max,
+        )
+        return model.finish(backbone.read(tokens, packing, [None] * len(backbone.layers), places))

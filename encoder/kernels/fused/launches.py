@@ -1,0 +1,98 @@
+"""How kernels that layers of both kinds share are launched. Letters as in ``encoder/mamba.py``; tokens in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor, nn
+
+from encoder.kernels.fused import convolution, residual
+
+CONVOLUTION_LAUNCH = {"run": 16, "runs": 4, "block": 256, "num_warps": 4}
+ROW_VALUES = 4096  # of whole rows, that a program holds
+
+
+def keep(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Keep weights that kernels read beside the products': float32, without gaps, and no part of a checkpoint."""
+    for name, value in weights.items():
+        module.register_buffer(name, value.detach().float().contiguous(), persistent=False)
+
+
+def convolution_weights(conv1d: nn.Conv1d) -> Tensor:
+    """Give the weights as :func:`convolve` reads them: ``(4, f)``."""
+    return F.pad(conv1d.weight[:, 0].T, (0, 0, convolution.TAPS - conv1d.kernel_size[0], 0))
+
+
+def convolve(
+    projected: Tensor,
+    offset: int,
+    kernel: Tensor,
+    bias: Tensor,
+    marks: Tensor | None,
+    tail: Tensor | None,
+    convolved: Tensor,
+    steps: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    *,
+    taps: int,
+) -> Tensor:
+    """Fill ``convolved (l, f)`` from the columns of ``projected (l, w)`` that begin at ``offset``, after ``tail``.
+
+    And ``steps (h, l)``, if given, from the columns behind those. ``tail``, None or ``(1, k - 1, f)``, has the inputs
+    before the row; the last inputs are returned, ``(k - 1, f)``.
+    """
+    width, launch = kernel.shape[1], CONVOLUTION_LAUNCH
+    length, heads = len(projected), 0 if steps is None else len(steps)
+    after = kernel.new_empty(taps - 1, width)
+    columns = -(-width // launch["block"]) + (0 if steps is None else 1)
+    convolution.convolve[-(-length // (launch["run"] * launch["runs"])), columns](
+        *(projected, projected.stride(0), kernel, bias, dt_bias, marks),
+        None if tail is None else tail[0].float().contiguous(),
+        *(convolved, steps, after, length),
+        offset=offset,
+        f=width,
+        h=heads,
+        taps=taps,
+        block_h=triton.next_power_of_2(max(heads, 1)),
+        **launch,
+    )
+    return after
+
+
+def add_to_residual(
+    stream: Tensor,
+    out: Tensor | None,
+    normed: Tensor,
+    *,
+    eps: float,
+    spread: float,
+    squares: Tensor | None = None,
+    inner: int = 1,
+) -> None:
+    """Add ``out (l, d)``, if given, to the residual ``stream (l, d)``, and norm that into ``normed``, times ``spread``.
+
+    With ``squares (h, l)``, ``out`` is first divided by the root of their mean over ``inner`` channels.
+    """
+    length, width = stream.shape
+    block, heads = triton.next_power_of_2(width), 1 if squares is None else len(squares)
+    read = max(1, ROW_VALUES // block)
+    residual.add_to_residual[(-(-length // read),)](
+        *(stream, out, squares, normed, length),
+        inner=inner,
+        eps=eps,
+        spread=spread,
+        d=width,
+        h=heads,
+        read=read,
+        block=block,
+        block_h=triton.next_power_of_2(heads),
+        num_warps=4,
+    )
+
+
+def pick(x: Tensor, places: Tensor) -> Tensor:
+    """Pick rows; torch picks no 8-bit floats, but bytes."""
+    return x[places] if x.element_size() > 1 else x.view(torch.uint8)[places].view(x.dtype)

@@ -1,0 +1,210 @@
+"""One layer of Mamba-2 in a handful of kernels: two matrix products, and a kernel or two before, between and after.
+
+Letters as in ``encoder/mamba.py``; tokens stand in one row. The weights of both norms are part of the products that
+follow them, and the gated norm's scale, one number a token, is applied after out_proj. Between kernels lie in_proj's
+output, what was convolved, the scan's gated output and out_proj's output, each written and read once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor, nn
+
+from encoder.kernels.fused import carrying, launches, residual, scan
+from encoder.kernels.fused.cuts import FusedPacking
+from encoder.kernels.fused.products import Product
+from encoder.kernels.fused.workspace import Workspace
+from encoder.mamba import Block
+from encoder.mixers import LayerState, Mamba2Mixer
+
+SCAN_LAUNCH = {"num_warps": 4, "num_stages": 2}
+# A state of so many numbers leaves registers enough for three programs on a multiprocessor; a larger one for two; and
+# one larger still needs those of twice as many threads.
+_SMALL_STATE, _USUAL_STATE = 64 * 64, 128 * 64
+_SMALL_STATE_REGISTERS = 168
+_WARM_UP_LENGTHS = (12, 28, 60, 8192)
+_CARRY_READ, _CARRY_BLOCK = 16, 128
+
+
+class FusedLayer(nn.Module):
+    """Computes what :class:`encoder.mamba.Block` does with a selective, one-directional Mamba-2 mixer."""
+
+    carries_dearly = False
+    kernel: Tensor
+    conv_bias: Tensor
+    dt_bias: Tensor
+    rates: Tensor
+    skip: Tensor
+
+    def __init__(self, block: Block, dtype: torch.dtype, *, eight_bits: bool) -> None:
+        super().__init__()
+        mixer = block.mixer
+        assert isinstance(mixer, Mamba2Mixer)
+        config = mixer.config
+        self.config = config
+        self.programs = config.n_heads
+        self.eps = config.norm_eps
+        in_proj = mixer.in_proj.weight.float() * block.norm.weight.float()  # (e + f + h, d)
+        out_proj = mixer.out_proj.weight.float() * mixer.norm.weight.float()  # (d, e)
+        self.in_proj = Product(in_proj, dtype, eight_bits=eight_bits)
+        self.out_proj = Product(out_proj, dtype, eight_bits=False)
+        assert mixer.conv1d.bias is not None  # nn.Conv1d made one
+        weights = {
+            "kernel": launches.convolution_weights(mixer.conv1d),  # (4, f)
+            "conv_bias": mixer.conv1d.bias,  # (f)
+            "dt_bias": mixer.dt_bias,  # (h)
+            "rates": -torch.exp(mixer.A_log.float()) * math.log2(math.e),  # (h)
+            "skip": mixer.D,  # (h)
+        }
+        launches.keep(self, weights)
+
+    def warm_up_rows(self) -> list[list[int]]:
+        """Give rows of sequences that have all kernels compiled: of one chunk of each size, and of several segments."""
+        return [row for length in _WARM_UP_LENGTHS for row in ([length], [length - 1, 1])]
+
+    def workspace(self, length: int) -> Workspace:
+        """Make what a pass over ``length`` tokens works in, for all layers."""
+        read, width = self.in_proj.input_dtype, len(self.in_proj.weight)
+        return Workspace.of(self.config, length, width, self.in_proj.dtype, read, self.kernel.device)
+
+    def norm(self, stream: Tensor, space: Workspace) -> None:
+        """Norm a residual ``(l, d)`` that no layer has added to."""
+        self._add(stream, space, None, None)
+
+    def forward(self, stream: Tensor, space: Workspace, packing: FusedPacking, state: LayerState | None) -> LayerState:
+        """Add the layer to the residual ``(l, d)`` float32, reading on from ``state``; give that after the row.
+
+        ``space.normed`` has the residual as it was, normed, and then as it is.
+        """
+        self.in_proj(space.normed, out=space.projected)
+        after = self._mix(space, space.projected, packing, state, gated=True)
+        one_scale = self.config.n_groups == 1
+        if not one_scale:
+            self._scale_groups(space)
+        self.out_proj(space.y, out=space.out)
+        self._add(stream, space, space.out, space.squares if one_scale else None)
+        return after
+
+    def read_places(
+        self,
+        stream: Tensor,
+        space: Workspace,
+        packing: FusedPacking,
+        state: LayerState | None,
+        places: Tensor,
+    ) -> tuple[Tensor, LayerState]:
+        """Give the residual after the layer at ``places (n)`` only, ``(n, d)`` float32, and the state after the row.
+
+        Gates, out_proj and residual of all other tokens are spared.
+        """
+        e, groups = self.config.d_inner, self.config.n_groups
+        length, width = space.projected.shape
+        others = space.projected.view(-1)[: length * (width - e)].view(length, width - e)
+        self.in_proj(space.normed, slice(e, None), out=others)  # (l, f + h, and padding)
+        after = self._mix(space, others, packing, state, gated=False)
+        gates = self.in_proj(launches.pick(space.normed, places), slice(0, e)).float()  # (n, e)
+        gated = (space.y[places].float() * F.silu(gates)).unflatten(1, (groups, -1))
+        y = F.rms_norm(gated, gated.shape[2:], eps=self.eps).flatten(1).to(space.y.dtype)
+        return stream[places] + self.out_proj(y)[:, : self.config.d_model].float(), after
+
+    def _mix(
+        self,
+        space: Workspace,
+        projected: Tensor,
+        packing: FusedPacking,
+        state: LayerState | None,
+        *,
+        gated: bool,
+    ) -> LayerState:
+        """From in_proj's output, with z or without, fill ``space.y``, and ``space.squares`` if gated."""
+        config = self.config
+        heads, channels, size = config.n_heads, config.d_inner // config.n_heads, config.d_state
+        after = self._convolve(space, projected, packing, state)
+        sizes = {"heads": heads, "per_group": heads // config.n_groups, "q": space.chunk_size, "p": channels, "n": size}
+        scan.chunk_terms[packing.segments, -(-packing.segment_tokens_max // space.chunk_size), config.n_groups](
+            *(space.keys_of, space.steps, self.rates, packing.marks, packing.bounds),
+            *(space.scores, space.terms, packing.length),
+            **sizes,
+            block_h=triton.next_power_of_2(sizes["per_group"]),
+            num_warps=4,
+        )
+        before = None if state is None else state.ssm[0].contiguous()
+        if packing.carried is not None:
+            before = self._states_before(space, packing, packing.carried, before, sizes)
+        last = space.steps.new_empty(heads, channels, size)
+        scan.scan[(packing.segments * heads,)](
+            *(space.values_of, space.keys_of, space.gates_of if gated else None, space.scores_of),
+            *(space.terms, self.skip, packing.bounds, before),
+            *(space.y, space.squares if gated else None, last, packing.length, packing.segments),
+            **sizes,
+            **_scan_launch(channels * size),
+        )
+        return LayerState(after[None], last[None])
+
+    def _convolve(self, space: Workspace, projected: Tensor, packing: FusedPacking, state: LayerState | None) -> Tensor:
+        """Fill ``space.convolved`` and ``space.steps``; give the last inputs ``(k - 1, f)``."""
+        offset = self.config.d_inner - (len(self.in_proj.weight) - projected.shape[1])
+        return launches.convolve(
+            *(projected, offset, self.kernel, self.conv_bias, packing.marks),
+            None if state is None else state.conv,
+            *(space.convolved, space.steps, self.dt_bias),
+            taps=self.config.d_conv,
+        )
+
+    def _states_before(
+        self, space: Workspace, packing: FusedPacking, carried: Tensor, first: Tensor | None, sizes: dict[str, int]
+    ) -> Tensor:
+        """Give the states before all segments ``(s, h, p, n)``."""
+        heads, size = sizes["heads"], sizes["p"] * sizes["n"]
+        added = space.steps.new_empty(packing.segments, heads, sizes["p"], sizes["n"])
+        decays, before = added.new_empty(packing.segments, heads), torch.empty_like(added)
+        carrying.segment_states[((packing.segments - 1) * heads,)](
+            *(space.values_of, space.keys_of, space.terms, packing.bounds, carried, added, decays, packing.length),
+            **sizes,
+            **SCAN_LAUNCH,
+        )
+        carrying.carry_states[heads, size // _CARRY_BLOCK](
+            *(added, decays, None, carried, first, before, packing.segments),
+            heads=heads,
+            size=size,
+            read=_CARRY_READ,
+            block=_CARRY_BLOCK,
+            num_warps=4,
+        )
+        return before
+
+    def _scale_groups(self, space: Workspace) -> None:
+        config = self.config
+        width, per_group = config.d_inner // config.n_groups, config.n_heads // config.n_groups
+        block = triton.next_power_of_2(width)
+        read = max(1, launches.ROW_VALUES // block)
+        residual.scale_groups[-(-len(space.y) // read), config.n_groups](
+            *(space.y, space.squares, len(space.y)),
+            eps=self.eps,
+            width=width,
+            groups=config.n_groups,
+            per_group=per_group,
+            read=read,
+            block=block,
+            block_h=triton.next_power_of_2(per_group),
+            num_warps=4,
+        )
+
+    def _add(self, stream: Tensor, space: Workspace, out: Tensor | None, squares: Tensor | None) -> None:
+        launches.add_to_residual(
+            *(stream, out, space.normed),
+            eps=self.eps,
+            spread=self.in_proj.spread,
+            squares=squares,
+            inner=self.config.d_inner,
+        )
+
+
+def _scan_launch(state_size: int) -> dict[str, int]:
+    if state_size > _USUAL_STATE:
+        return SCAN_LAUNCH | {"num_warps": 8}
+    return SCAN_LAUNCH | ({"maxnreg": _SMALL_STATE_REGISTERS} if state_size <= _SMALL_STATE else {})

@@ -1,0 +1,148 @@
+"""On an NVIDIA GPU: the fused kernels against plain torch in float32, at the sizes that models have."""
+
+import numpy as np
+import pytest
+import torch
+
+from encoder.kernels import fused
+from encoder.kernels.choosing import prepare
+from encoder.mixers import LayerState
+from encoder.model_config import ModelConfig
+from encoder.sizes import SIZES
+from tests.random_weights import lively, model_of
+
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+DTYPE = torch.bfloat16
+COSINE_MIN = 0.9995
+CONFIGS = {
+    "mamba2-130m, 4 layers": SIZES["mamba2-130m"].model_copy(update={"n_layers": 4, "vocabulary_size": 1000}),
+    "mamba-130m, 4 layers": SIZES["mamba-130m"].model_copy(update={"n_layers": 4, "vocabulary_size": 1000}),
+    "codestral-7b, 2 layers": SIZES["codestral-7b"].model_copy(update={"n_layers": 2, "vocabulary_size": 1000}),
+    "small": ModelConfig(
+        name="small",
+        architecture="mamba2",
+        vocabulary_size=1000,
+        d_model=384,
+        n_layers=3,
+        d_state=64,
+        head_dim=64,
+        pooling="last",
+    ),
+    "small mamba1": ModelConfig(
+        name="small mamba1",
+        architecture="mamba1",
+        vocabulary_size=1000,
+        d_model=384,
+        n_layers=3,
+        d_state=16,
+        pooling="last",
+    ),
+}
+triton = pytest.importorskip("triton")
+if reason := fused.missing(CONFIGS["small"], torch.device("cuda"), DTYPE):
+    pytest.skip(reason, allow_module_level=True)
+from encoder.kernels.fused import carrying, convolution, residual, scan, selective_scan  # noqa: E402 - they need Triton
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def config(request: pytest.FixtureRequest) -> ModelConfig:
+    return request.param
+
+
+def some_tokens(length: int) -> torch.Tensor:
+    return torch.randint(0, 1000, (1, length), generator=torch.Generator().manual_seed(length)).cuda()
+
+
+def least_cosine(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(found.float(), expected.float()).min())
+
+
+@torch.inference_mode()
+def test_packed_texts_and_graphs(config: ModelConfig) -> None:
+    lengths = [1, 16, 70, 300, 5, 900, 128, 40, 2000]
+    tokens = some_tokens(sum(lengths))
+    expected = model_of(lively(config).cuda()).embed_packed(tokens, lengths, torch.float32)
+    model = model_of(lively(config).cuda())
+    path = prepare(model, DTYPE, kernels="fused")
+    found = model.embed_packed(tokens, lengths, DTYPE)
+    assert least_cosine(found, expected) >= COSINE_MIN
+    assert path.one_call is not None
+    rows = [row.cpu() for row in tokens[0].split(lengths)]
+    for places in ([0], [1], [1, 2], [4, 0, 1], [3, 6], [2, 3, 6, 7], [0, 1, 2, 4, 7] * 12, [6] * 500):
+        chosen = [rows[place] for place in places]
+        if not path.one_call.takes([len(row) for row in chosen]):
+            assert config.d_model > 1024  # of which there are graphs for short texts only
+            continue
+        assert least_cosine(path.one_call.embed(chosen), expected[places]) >= COSINE_MIN
+    assert not path.one_call.takes([900, 65_536])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", ["small", "small mamba1"])
+def test_a_million_tokens_in_pieces(size: str) -> None:
+    """Of one document; the reference reads smaller pieces, each in float32."""
+    config = CONFIGS[size]
+    reference, model = model_of(lively(config).cuda()), model_of(lively(config).cuda())
+    path = prepare(model, DTYPE, kernels="fused")
+    tokens = some_tokens(2**20)
+    embeddings = []
+    for each, dtype, piece in ((reference, torch.float32, 8192), (model, DTYPE, path.piece_tokens)):
+        states: list[LayerState | None] = [None] * config.n_layers
+        last = torch.tensor([piece - 1], device="cuda")
+        for start in range(0, 2**20, piece):
+            hidden = each.backbone.hidden_on(tokens[:, start : start + piece], states, dtype, last)
+        embeddings.append(each.finish(hidden))
+    assert least_cosine(*embeddings) >= COSINE_MIN
+
+
+@torch.inference_mode()
+def test_a_pack_as_large_as_a_call_may_be(config: ModelConfig) -> None:
+    """Its first and last texts are read as they are alone: no index overflows."""
+    model = model_of(lively(config).cuda())
+    prepare(model, DTYPE, kernels="fused")
+    lengths = [512] * (fused.tokens_per_call_max(config) // 512)
+    tokens = some_tokens(sum(lengths))
+    found = model.embed_packed(tokens, lengths, DTYPE)
+    alone = [model.embed_packed(part, [512], DTYPE) for part in (tokens[:, :512], tokens[:, -512:])]
+    assert least_cosine(found[[0, -1]], torch.cat(alone)) >= 0.9999
+    assert np.isfinite(found.float().cpu().numpy()).all()
+
+
+@torch.inference_mode()
+def test_products_in_8_bits_stay_near() -> None:
+    config = CONFIGS["small"]
+    lengths = [300, 20, 700]
+    tokens = some_tokens(sum(lengths))
+    expected = model_of(lively(config).cuda()).embed_packed(tokens, lengths, torch.float32)
+    model = model_of(lively(config).cuda())
+    prepare(model, DTYPE, kernels="fused", eight_bits=True)
+    assert 0.98 <= least_cosine(model.embed_packed(tokens, lengths, DTYPE), expected) < 1
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("size", ["small", "small mamba1"])
+def test_nothing_is_compiled_once_a_model_is_prepared(size: str, pooling: str) -> None:
+    config = CONFIGS[size].model_copy(update={"pooling": pooling})
+    model = model_of(lively(config).cuda())
+    path = prepare(model, DTYPE, kernels="fused")
+    compiled = kernels_compiled()
+    for lengths in ([1], [3], [17], [33, 2], [64] * 9, [100, 3000, 1], [20_001], [1] * 700, [512] * 256):
+        model.embed_packed(some_tokens(sum(lengths)), lengths, DTYPE)
+    states: list[LayerState | None] = [None] * config.n_layers
+    for length in (5, 1, 40, 300, path.piece_tokens):
+        places = None if pooling == "mean" else torch.tensor([0], device="cuda")
+        model.backbone.hidden_on(some_tokens(length), states, DTYPE, places)
+    assert kernels_compiled() == compiled
+
+
+def kernels_compiled() -> int:
+    """How many variants of our kernels Triton holds."""
+    found = 0
+    for module in (carrying, convolution, residual, scan, selective_scan):
+        for kernel in vars(module).values():
+            if isinstance(kernel, triton.runtime.JITFunction):
+                found += sum(len(caches[0]) for caches in kernel.device_caches.values())
+    assert found
+    return found

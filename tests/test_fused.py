@@ -1,0 +1,114 @@
+"""The fused layers against plain torch: packed, in pieces, at places, with groups, over many segments.
+
+On a GPU, or on a CPU with Triton's interpreter (TRITON_INTERPRET=1), which has no products of bfloat16.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from encoder.kernels.fused import cuts
+from encoder.kernels.fused.budgets import Budget
+from encoder.mamba import Mamba
+from encoder.model_config import ModelConfig
+from tests.fused_twins import DEVICE, NEEDS_TRITON, close, fused, nothing, some_tokens
+from tests.random_weights import lively
+
+pytestmark = NEEDS_TRITON
+
+_SMALL = {"name": "small", "architecture": "mamba2", "vocabulary_size": 50, "n_layers": 2, "pooling": "last"}
+CONFIGS = {
+    "one group": ModelConfig(d_model=32, d_state=16, head_dim=16, **_SMALL),
+    "two groups": ModelConfig(d_model=48, d_state=32, head_dim=16, n_groups=2, **_SMALL),
+    "three taps": ModelConfig(d_model=32, d_state=16, head_dim=32, d_conv=3, **_SMALL),
+}
+LENGTHS = (1, 2, 70, 1, 30, 3, 16, 150, 5)
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def backbone(request: pytest.FixtureRequest) -> Mamba:
+    return lively(request.param).to(DEVICE)
+
+
+@pytest.fixture(params=[False, True], ids=["few segments", "many segments"])
+def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many, short sequences fall into one segment and long ones are cut within."""
+    if request.param:
+        monkeypatch.setattr(cuts, "SEGMENT_TOKENS_MIN", 24)
+
+
+@pytest.mark.usefixtures("segments")
+@torch.inference_mode()
+@pytest.mark.parametrize("ends_only", [False, True])
+def test_packed(backbone: Mamba, ends_only: bool) -> None:
+    tokens = some_tokens(sum(LENGTHS))
+    expected = backbone.hidden_packed(tokens, LENGTHS, torch.float32, ends_only=ends_only)
+    found = fused(backbone).hidden_packed(tokens, LENGTHS, torch.float32, ends_only=ends_only)
+    close(found, expected)
+
+
+@pytest.mark.usefixtures("segments")
+@torch.inference_mode()
+@pytest.mark.parametrize("cuts_at", [(), (1,), (2, 3, 90), (100, 163, 165)])
+def test_in_pieces(backbone: Mamba, cuts_at: tuple[int, ...]) -> None:
+    """Whatever the pieces, states and hidden states are those of one reading in plain torch."""
+    tokens, places = some_tokens(200), torch.tensor([0, 63, 64, 120, 199], device=DEVICE)
+    states = nothing(backbone)
+    expected = backbone.hidden_on(tokens, states, torch.float32, places)
+    twin, found_states, found = fused(backbone), nothing(backbone), []
+    for start, end in pairwise([0, *cuts_at, 200]):
+        inside = places[(places >= start) & (places < end)] - start
+        found.append(twin.hidden_on(tokens[:, start:end], found_states, torch.float32, inside))
+    close(torch.cat(found), expected)
+    for state, found_state in zip(states, found_states, strict=True):
+        assert state is not None
+        assert found_state is not None
+        close(found_state.conv, state.conv)
+        close(found_state.ssm, state.ssm)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("lengths", [(1, 30, 64, 7), (64,), (60, 64, 50, 61, 20), (3,) * 9])
+def test_laid_out_in_a_budget(backbone: Mamba, lengths: tuple[int, ...]) -> None:
+    """As a CUDA graph reads it: with other texts behind, and segments that may have no tokens."""
+    budget, total = Budget(256, 12, 4), sum(lengths)
+    assert budget.takes(total, len(lengths), max(lengths))
+    tokens = some_tokens(total)
+    given = budget.lay_out(tokens[0].int().cpu().numpy(), np.array(lengths))
+    ids, marks, places, bounds = budget.parts(torch.from_numpy(given).to(DEVICE))
+    packing = cuts.FusedPacking(256, marks, places, bounds, None, 4, budget.segment_tokens_max)
+    twin = fused(backbone)
+    found = twin.read(ids, packing, nothing(backbone), places)[: len(lengths)]
+    close(found, backbone.hidden_packed(tokens, lengths, torch.float32, ends_only=True))
+
+
+@torch.inference_mode()
+def test_all_hidden_states_read_on_from_states_of_plain_torch(backbone: Mamba) -> None:
+    tokens, states = some_tokens(90), nothing(backbone)
+    backbone.hidden_on(tokens[:, :50], states, torch.float32, None)
+    found = fused(backbone).hidden_on(tokens[:, 50:], list(states), torch.float32, None)
+    close(found, backbone.hidden_on(tokens[:, 50:], states, torch.float32, None))
+
+
+@torch.inference_mode()
+def test_half_precision(backbone: Mamba) -> None:
+    dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float16
+    tokens = some_tokens(sum(LENGTHS))
+    expected = backbone.hidden_packed(tokens, LENGTHS, torch.float32, ends_only=True)
+    found = fused(backbone, dtype).hidden_packed(tokens, LENGTHS, dtype, ends_only=True)
+    assert torch.nn.functional.cosine_similarity(found, expected).min() >= 0.9995
+
+
+@pytest.mark.parametrize("lengths", [[1], [5000], [1] * 5000, [300, 9000, 2, 700, 41, 8000], [256] * 64])
+def test_segments_cover_the_row_and_begin_where_sequences_do(lengths: list[int]) -> None:
+    bounds, carried = cuts.cut(lengths, 24)
+    total, starts = sum(lengths), {0, *np.cumsum(lengths).tolist()}
+    assert bounds[0] == 0
+    assert bounds[-1] == total
+    assert (np.diff(bounds) > 0).all()
+    assert carried.tolist() == [int(bound not in starts) for bound in bounds[:-1].tolist()]
+    if max(lengths) <= 256:
+        assert not carried.any()
+    assert len(carried) <= max(1, min(-(-cuts.PROGRAMS // 24), total // cuts.SEGMENT_TOKENS_MIN))

@@ -1,0 +1,61 @@
+"""How texts are laid out in a budget of tokens, for a CUDA graph to read."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encoder.kernels.fused.budgets import Budget, budgets
+from encoder.kernels.fused.cuts import PROGRAMS
+
+BUDGETS = list(budgets(12, 65_536))
+
+
+def texts_for(budget: Budget) -> st.SearchStrategy[list[int]]:
+    """Lengths of texts that fit in, many of them too many to be kept."""
+    most = min(budget.texts, 80)
+    return st.lists(st.integers(1, budget.text_tokens_max), min_size=1, max_size=most).map(
+        lambda lengths: lengths[: int(np.searchsorted(np.cumsum(lengths), budget.tokens, side="right"))]
+    )
+
+
+def test_budgets_double_and_then_grow_in_steps() -> None:
+    small = [2**power for power in range(4, 14)]
+    large = [10_240, 12_288, 14_336, 16_384, 20_480, 24_576, 28_672, 32_768, 40_960, 49_152, 57_344, 65_536]
+    assert [budget.tokens for budget in BUDGETS] == small + large
+    assert [budget.tokens for budget in budgets(24, 600)] == [16, 32, 64, 128, 256, 512]
+    assert BUDGETS[-1].segments * 12 == PROGRAMS
+    assert all(budget.segments == 1 for budget in BUDGETS if budget.tokens <= 512)
+
+
+def test_what_fits_in() -> None:
+    assert BUDGETS[-1].takes(65_536, 300, 257)
+    assert Budget(8192, 512, 16).takes(10, 1, 10)
+    assert not Budget(8192, 512, 16).takes(8193, 40, 257)
+    assert not Budget(8192, 512, 16).takes(8000, 513, 257)
+    assert not Budget(8192, 512, 16).takes(8000, 8, 1000)
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: str(budget.tokens))
+@given(data=st.data())
+def test_every_token_belongs_to_one_text_and_one_segment(budget: Budget, data: st.DataObject) -> None:
+    lengths = np.array(data.draw(texts_for(budget)), dtype=np.int64)
+    total = int(lengths.sum())
+    tokens = np.arange(1, total + 1, dtype=np.int32)
+    ids, marks, places, bounds = budget.parts(budget.lay_out(tokens, lengths))
+    assert len(ids) == len(marks) == budget.tokens
+    assert (len(places), len(bounds)) == (budget.texts, budget.segments + 1)
+    np.testing.assert_array_equal(ids[:total], tokens)
+    assert not ids[total:].any()
+    # Texts in their order, none with a token of another; each place is its text's last.
+    starts = np.flatnonzero(np.diff(marks, prepend=-1))
+    np.testing.assert_array_equal(starts[: len(lengths)], lengths.cumsum() - lengths)
+    np.testing.assert_array_equal(places[: len(lengths)], lengths.cumsum() - 1)
+    assert np.diff(np.append(starts, budget.tokens)).max() <= budget.text_tokens_max
+    # Segments cover the row, begin where texts do, and are as long as the kernels' grid allows.
+    assert bounds[0] == 0
+    assert bounds[-1] == budget.tokens
+    sizes = np.diff(bounds)
+    assert (sizes >= 0).all()
+    assert sizes.max() <= budget.segment_tokens_max
+    assert np.isin(bounds, np.append(starts, budget.tokens)).all()
