@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor, nn
 
-from encoder.kernels.fused import carrying, launches, residual, scan
+from encoder.kernels.fused import carrying, hopper_scan, launches, residual, scan
 from encoder.kernels.fused.cuts import FusedPacking
 from encoder.kernels.fused.products import Product
 from encoder.kernels.fused.workspace import Workspace
@@ -22,6 +22,7 @@ from encoder.mamba import Block
 from encoder.mixers import LayerState, Mamba2Mixer
 
 SCAN_LAUNCH = {"num_warps": 4, "num_stages": 2}
+HOPPER_LAUNCH = {"num_warps": 4}
 # A state of so many numbers leaves registers enough for three programs on a multiprocessor; a larger one for two; and
 # one larger still needs those of twice as many threads.
 _SMALL_STATE, _USUAL_STATE = 64 * 64, 128 * 64
@@ -126,7 +127,7 @@ class FusedLayer(nn.Module):
         after = self._convolve(space, projected, packing, state)
         sizes = {"heads": heads, "per_group": heads // config.n_groups, "q": space.chunk_size, "p": channels, "n": size}
         scan.chunk_terms[packing.segments, -(-packing.segment_tokens_max // space.chunk_size), config.n_groups](
-            *(space.keys_of, space.steps, self.rates, packing.marks, packing.bounds),
+            *(space.tiles.keys, space.steps, self.rates, packing.marks, packing.bounds),
             *(space.scores, space.terms, packing.length),
             **sizes,
             block_h=triton.next_power_of_2(sizes["per_group"]),
@@ -136,12 +137,15 @@ class FusedLayer(nn.Module):
         if packing.carried is not None:
             before = self._states_before(space, packing, packing.carried, before, sizes)
         last = space.steps.new_empty(heads, channels, size)
-        scan.scan[(packing.segments * heads,)](
-            *(space.values_of, space.keys_of, space.gates_of if gated else None, space.scores_of),
+        kernel, tiles, launch = scan.scan, space.tiles, _scan_launch(channels * size)
+        if space.hopper_tiles is not None:
+            kernel, tiles, launch = hopper_scan.scan, space.hopper_tiles, _hopper_launch(channels * size)
+        kernel[(packing.segments * heads,)](
+            *(tiles.values, tiles.keys, tiles.gates if gated else None, tiles.scores),
             *(space.terms, self.skip, packing.bounds, before),
             *(space.y, space.squares if gated else None, last, packing.length, packing.segments),
             **sizes,
-            **_scan_launch(channels * size),
+            **launch,
         )
         return LayerState(after[None], last[None])
 
@@ -163,7 +167,7 @@ class FusedLayer(nn.Module):
         added = space.steps.new_empty(packing.segments, heads, sizes["p"], sizes["n"])
         decays, before = added.new_empty(packing.segments, heads), torch.empty_like(added)
         carrying.segment_states[((packing.segments - 1) * heads,)](
-            *(space.values_of, space.keys_of, space.terms, packing.bounds, carried, added, decays, packing.length),
+            *(space.tiles.values, space.tiles.keys, space.terms, packing.bounds, carried, added, decays, packing.length),
             **sizes,
             **SCAN_LAUNCH,
         )
@@ -208,3 +212,7 @@ def _scan_launch(state_size: int) -> dict[str, int]:
     if state_size > _USUAL_STATE:
         return SCAN_LAUNCH | {"num_warps": 8}
     return SCAN_LAUNCH | ({"maxnreg": _SMALL_STATE_REGISTERS} if state_size <= _SMALL_STATE else {})
+
+
+def _hopper_launch(state_size: int) -> dict[str, int]:
+    return HOPPER_LAUNCH | ({"maxnreg": _SMALL_STATE_REGISTERS} if state_size <= _SMALL_STATE else {})

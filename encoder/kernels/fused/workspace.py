@@ -5,16 +5,29 @@ Letters as in ``encoder/mamba.py``, and ``q`` tokens of a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from encoder.kernels.fused import hopper_scan
 from encoder.model_config import ModelConfig
 
 CHUNK_SIZE = 64
 _CHUNK_SIZE_MIN = 16  # a side of the smallest product on tensor cores
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Descriptors of what the scan reads tile by tile, in one form or another."""
+
+    values: Any  # convolved in tiles (q, p)
+    keys: Any  # convolved in tiles (q, n)
+    gates: Any  # projected in tiles (q, p)
+    scores: Any  # in tiles (q, q)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +44,8 @@ class Workspace:
     y: Tensor  # (l, e)
     squares: Tensor  # (h, l) float32
     out: Tensor  # (l, d): out_proj's output
-    values_of: TensorDescriptor  # convolved in tiles (q, p)
-    keys_of: TensorDescriptor  # convolved in tiles (q, n)
-    gates_of: TensorDescriptor  # projected in tiles (q, p)
-    scores_of: TensorDescriptor  # in tiles (q, q)
+    tiles: Tiles  # as Triton reads them
+    hopper_tiles: Tiles | None  # as Gluon does, where its scan runs
 
     @classmethod
     def of(
@@ -48,6 +59,16 @@ class Workspace:
             return torch.empty(shape, dtype=dtype, device=device)
 
         projected, convolved, scores = empty(length, width), empty(length, f), empty(length, g, q)
+
+        def tiles(describe: Callable[[Tensor, list[int]], Any]) -> Tiles:
+            sides = [q, e // h]
+            return Tiles(
+                describe(convolved, sides),
+                describe(convolved, [q, n]),
+                describe(projected, sides),
+                describe(scores.flatten(1), [q, q]),
+            )
+
         return cls(
             chunk_size=q,
             normed=empty(length, config.d_model, dtype=read),
@@ -59,10 +80,8 @@ class Workspace:
             y=empty(length, e),
             squares=empty(h, length, dtype=torch.float32),
             out=empty(length, config.d_model),
-            values_of=TensorDescriptor.from_tensor(convolved, [q, e // h]),
-            keys_of=TensorDescriptor.from_tensor(convolved, [q, n]),
-            gates_of=TensorDescriptor.from_tensor(projected, [q, e // h]),
-            scores_of=TensorDescriptor.from_tensor(scores.flatten(1), [q, q]),
+            tiles=tiles(TensorDescriptor.from_tensor),
+            hopper_tiles=tiles(hopper_scan.describe) if hopper_scan.covers(q, e // h, n, device) else None,
         )
 
 
