@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor, nn
 
-from encoder.kernels.fused import carrying, hopper_scan, launches, residual, scan
+from encoder.kernels.fused import carrying, hopper_pairs, hopper_scan, launches, residual, scan
 from encoder.kernels.fused.cuts import FusedPacking
 from encoder.kernels.fused.products import Product
 from encoder.kernels.fused.workspace import Workspace
@@ -23,6 +23,8 @@ from encoder.mixers import LayerState, Mamba2Mixer
 
 SCAN_LAUNCH = {"num_warps": 4, "num_stages": 2}
 HOPPER_LAUNCH = {"num_warps": 4}
+PAIRS = True
+STATES_LAUNCH = {"num_warps": 4, "num_stages": 3}
 # A state of so many numbers leaves registers enough for three programs on a multiprocessor; a larger one for two; and
 # one larger still needs those of twice as many threads.
 _SMALL_STATE, _USUAL_STATE = 64 * 64, 128 * 64
@@ -140,6 +142,8 @@ class FusedLayer(nn.Module):
         kernel, tiles, launch = scan.scan, space.tiles, _scan_launch(channels * size)
         if space.hopper_tiles is not None:
             kernel, tiles, launch = hopper_scan.scan, space.hopper_tiles, _hopper_launch(channels * size)
+        if space.hopper_tiles is not None and PAIRS:
+            kernel, launch, heads = hopper_pairs.scan, dict(num_warps=4), heads // 2
         kernel[(packing.segments * heads,)](
             *(tiles.values, tiles.keys, tiles.gates if gated else None, tiles.scores),
             *(space.terms, self.skip, packing.bounds, before),
@@ -166,10 +170,13 @@ class FusedLayer(nn.Module):
         heads, size = sizes["heads"], sizes["p"] * sizes["n"]
         added = space.steps.new_empty(packing.segments, heads, sizes["p"], sizes["n"])
         decays, before = added.new_empty(packing.segments, heads), torch.empty_like(added)
-        carrying.segment_states[((packing.segments - 1) * heads,)](
-            *(space.tiles.values, space.tiles.keys, space.terms, packing.bounds, carried, added, decays, packing.length),
+        together = space.heads_together
+        carrying.segment_states[((packing.segments - 1) * heads // together,)](
+            *(space.values_together, space.tiles.keys, space.terms, packing.bounds, carried),
+            *(added, decays, packing.length),
             **sizes,
-            **SCAN_LAUNCH,
+            together=together,
+            **STATES_LAUNCH,
         )
         carrying.carry_states[heads, size // _CARRY_BLOCK](
             *(added, decays, None, carried, first, before, packing.segments),

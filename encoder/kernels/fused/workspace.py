@@ -17,6 +17,7 @@ from encoder.kernels.fused import hopper_scan
 from encoder.model_config import ModelConfig
 
 CHUNK_SIZE = 64
+_TOGETHER_WIDTH_MAX = 64  # of a head: registers hold the states of two
 _CHUNK_SIZE_MIN = 16  # a side of the smallest product on tensor cores
 
 
@@ -45,6 +46,8 @@ class Workspace:
     squares: Tensor  # (h, l) float32
     out: Tensor  # (l, d): out_proj's output
     tiles: Tiles  # as Triton reads them
+    heads_together: int  # that share a reading of B where states are found
+    values_together: TensorDescriptor  # convolved in tiles of their channels
     hopper_tiles: Tiles | None  # as Gluon does, where its scan runs
 
     @classmethod
@@ -58,6 +61,7 @@ class Workspace:
         def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
+        together = 2 if h // g % 2 == 0 and e // h <= _TOGETHER_WIDTH_MAX else 1
         projected, convolved, scores = empty(length, width), empty(length, f), empty(length, g, q)
 
         def tiles(describe: Callable[[Tensor, list[int]], Any]) -> Tiles:
@@ -81,6 +85,8 @@ class Workspace:
             squares=empty(h, length, dtype=torch.float32),
             out=empty(length, config.d_model),
             tiles=tiles(TensorDescriptor.from_tensor),
+            heads_together=together,
+            values_together=TensorDescriptor.from_tensor(convolved, [q, together * e // h]),
             hopper_tiles=tiles(hopper_scan.describe) if hopper_scan.covers(q, e // h, n, device) else None,
         )
 
