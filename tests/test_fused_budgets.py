@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoder.kernels.fused.budgets import Budget, budgets
-from encoder.kernels.fused.cuts import PROGRAMS
+from encoder.kernels.fused.budgets import PROGRAMS, Budget, budgets
 
 BUDGETS = list(budgets(12, 65_536))
 
@@ -42,7 +41,7 @@ def test_every_token_belongs_to_one_text_and_one_segment(budget: Budget, data: s
     lengths = np.array(data.draw(texts_for(budget)), dtype=np.int64)
     total = int(lengths.sum())
     tokens = np.arange(1, total + 1, dtype=np.int32)
-    ids, marks, places, bounds = budget.parts(budget.lay_out(tokens, lengths))
+    ids, marks, places, bounds, order = budget.parts(budget.lay_out(tokens, lengths))
     assert len(ids) == len(marks) == budget.tokens
     assert (len(places), len(bounds)) == (budget.texts, budget.segments + 1)
     np.testing.assert_array_equal(ids[:total], tokens)
@@ -58,4 +57,6 @@ def test_every_token_belongs_to_one_text_and_one_segment(budget: Budget, data: s
     sizes = np.diff(bounds)
     assert (sizes >= 0).all()
     assert sizes.max() <= budget.segment_tokens_max
+    assert sorted(order) == list(range(budget.segments))
+    assert (np.diff(sizes[order]) <= 0).all()
     assert np.isin(bounds, np.append(starts, budget.tokens)).all()

@@ -42,6 +42,7 @@ def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if request.param:
         monkeypatch.setattr(selective_layer, "_FEW_PROGRAMS", 0)
         monkeypatch.setattr(cuts, "SEGMENT_TOKENS_MIN", 12)
+        monkeypatch.setattr(cuts, "STATES_TOKENS", 0)
 
 
 @pytest.mark.usefixtures("segments")
@@ -98,9 +99,10 @@ def test_segments_may_begin_anywhere(backbone: Mamba) -> None:
     expected = backbone.hidden_packed(tokens, [32, 28], torch.float32, ends_only=False)
     twin = fused(backbone)
     packing = replace(
-        cuts.pack([32, 28], 1, tokens.device),
+        cuts.pack([32, 28], cuts.Scanning(1, 1, 1, 1.0, 1), tokens.device),
         bounds=torch.tensor([0, 21, 43, 60], dtype=torch.int32, device=DEVICE),
-        carried=torch.tensor([0, 1, 1], dtype=torch.int32, device=DEVICE),
+        carried=torch.tensor([0, 1, 1, 0], dtype=torch.int32, device=DEVICE),
+        order=torch.tensor([1, 0, 2], dtype=torch.int32, device=DEVICE),
         segments=3,
     )
     close(twin.read(tokens[0], packing, nothing(backbone), None), expected)
@@ -119,16 +121,3 @@ def test_time_steps_of_every_size() -> None:
     softplus_of[(1,)](x, y)
     expected = torch.nn.functional.softplus(x.double())
     assert ((y - expected) / expected).abs().max() <= 5e-6
-
-
-@pytest.mark.parametrize(
-    ("lengths", "whole"),
-    [([8192] * 16, True), ([2048] * 64, True), ([8192], False), ([32768] * 4, False), ([512] * 200 + [20_000], False)],
-)
-def test_sequences_are_cut_sparingly(lengths: list[int], whole: bool) -> None:
-    """Only where multiprocessors would wait for one to read the longest."""
-    bounds, carried = cuts.cut(lengths, 12, sparingly=True)
-    assert carried.any() != whole
-    assert bounds[-1] == sum(lengths)
-    if not whole:
-        assert cuts.cut(lengths, 12).carried.sum() >= carried.sum()

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from encoder.kernels.fused.cuts import FusedPacking, pack
+from encoder.kernels.fused.cuts import FusedPacking, Scanning, pack
 from encoder.kernels.fused.layer import FusedLayer
 from encoder.kernels.fused.selective_layer import SelectiveLayer
 from encoder.mamba import Block, Mamba
@@ -20,8 +20,7 @@ Space = TypeVar("Space")
 class Layer(Protocol[Space]):
     """What a layer of either kind is: one that all layers' work in one space, made once a pass."""
 
-    programs: int  # that scan a segment
-    carries_dearly: bool  # to find a state within a sequence costs about as much as to read on from it
+    scanning: Scanning
 
     def warm_up_rows(self) -> list[list[int]]:
         """Give the lengths of sequences, row by row, that have all kernels compiled."""
@@ -63,7 +62,7 @@ class FusedMamba(Mamba):
     @property
     def programs(self) -> int:
         """How many programs scan a segment."""
-        return self._layers()[0].programs
+        return self._layers()[0].scanning.programs
 
     def hidden_packed(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype, *, ends_only: bool) -> Tensor:
         """Read sequences end to end, as :meth:`encoder.mamba.Mamba.hidden_packed`."""
@@ -120,5 +119,4 @@ class FusedMamba(Mamba):
         return cast("list[Layer[object]]", list(self.layers))
 
     def _pack(self, lengths: Sequence[int], device: torch.device) -> FusedPacking:
-        layer = self._layers()[0]
-        return pack(lengths, layer.programs, device, sparingly=layer.carries_dearly)
+        return pack(lengths, self._layers()[0].scanning, device)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoder.kernels.fused.cuts import PROGRAMS, cut_at_starts
+from encoder.kernels.fused.cuts import MULTIPROCESSORS, cut_at_starts, falling
 
+PROGRAMS = 6 * MULTIPROCESSORS  # at two or more at once
 _SMALLEST = 16
 _FEW_TOKENS = 512  # read in one segment, one program a head
 _MIDDLING_TOKENS = 8192  # up to so many it costs nothing to speak of to read what is left of a budget
@@ -51,20 +52,26 @@ class Budget:
         filling = np.full(-(-left // most), most)
         filling[-1:] = left - most * (len(filling) - 1)
         every = np.concatenate([lengths, filling]).astype(np.int64)
-        given = np.zeros(2 * self.tokens + self.texts + self.segments + 1, dtype=np.int32)
-        ids, marks, places, bounds = self.parts(given)
+        given = np.zeros(2 * self.tokens + self.texts + 2 * self.segments + 1, dtype=np.int32)
+        ids, marks, places, bounds, order = self.parts(given)
         ids[: len(tokens)] = tokens
         marks[:] = np.repeat(np.arange(len(every), dtype=np.int32), every)
         places[: len(lengths)] = lengths.cumsum() - 1
         bounds[:] = self.tokens  # where there are fewer segments, the others have no tokens
         found = cut_at_starts(every, self.segments)
         bounds[: len(found)] = found
+        order[:] = falling(bounds)
         return given
 
-    def parts(self, given: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers, _Numbers]:
-        """Cut what a graph reads into ids ``(l,)``, marks ``(l,)``, places of ends ``(n,)`` and bounds ``(s + 1,)``."""
+    def parts(self, given: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers, _Numbers, _Numbers]:
+        """Cut what a graph reads into its parts.
+
+        Ids ``(l,)``, marks ``(l,)``, places of ends ``(n,)``, bounds ``(s + 1,)``, and segments by falling length
+        ``(s,)``.
+        """
         first, second, third = self.tokens, 2 * self.tokens, 2 * self.tokens + self.texts
-        return given[:first], given[first:second], given[second:third], given[third:]
+        fourth = third + self.segments + 1
+        return given[:first], given[first:second], given[second:third], given[third:fourth], given[fourth:]
 
 
 def budgets(programs: int, tokens_max: int) -> Iterator[Budget]:

@@ -10,13 +10,14 @@ from encoder.kernels.fused.scan import FROM_START, TO_END, load_term
 from encoder.kernels.training_scan_kernels import multiply_add
 
 
-@triton.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["bounds", "carried"])
+@triton.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["bounds", "carried", "order"])
 def segment_states(
     values_of: tl.tensor,  # convolved (l, f) in tiles (q, together p): x (h, p)
     keys_of: tl.tensor,  # the same in tiles (q, n): B (g, n)
     terms: tl.tensor,  # (h, 4, l) of chunk_terms
     bounds: tl.tensor,  # (s + 1)
-    carried: tl.tensor,  # (s): 1 where a segment reads on within a sequence
+    carried: tl.tensor,  # (s + 1): 1 where a segment reads on within a sequence
+    order: tl.tensor,  # (s): segments, as they are read
     added: tl.tensor,  # out (s, h, p, n)
     decays: tl.tensor,  # out (s, h)
     length: tl.tensor,
@@ -29,7 +30,7 @@ def segment_states(
 ) -> None:
     """Read each segment from a state of zero where the next reads on; give the state after it, and its decay."""
     programs: tl.constexpr = heads // together
-    segment, head = tl.program_id(0) // programs, tl.program_id(0) % programs * together
+    segment, head = tl.load(order + tl.program_id(0) // programs), tl.program_id(0) % programs * together
     if tl.load(carried + segment + 1) == 0:
         return
     other = head + together - 1
@@ -74,7 +75,7 @@ def carry_states(
     added: tl.tensor,  # (s, h, p, n)
     decays: tl.tensor,  # (s, h)
     rates: tl.tensor,  # (h, p, n) whose powers of two decay for times that ``decays`` has, or None
-    carried: tl.tensor,  # (s)
+    carried: tl.tensor,  # (s + 1)
     first: tl.tensor,  # (h, p, n) or None
     before: tl.tensor,  # out (s, h, p, n)
     segments: tl.tensor,

@@ -91,13 +91,14 @@ class _Graph:
         return self._found[: len(rows)].clone()
 
     def _pass(self, model: EncoderModel, backbone: FusedMamba) -> Tensor:
-        tokens, marks, places, bounds = self.budget.parts(self._given)
+        tokens, marks, places, bounds, order = self.budget.parts(self._given)
         packing = FusedPacking(
             length=self.budget.tokens,
             marks=marks,
             ends=places,
             bounds=bounds,
             carried=None,
+            order=order,
             segments=self.budget.segments,
             segment_tokens_max=self.budget.segment_tokens_max,
         )

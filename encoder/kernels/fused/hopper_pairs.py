@@ -42,7 +42,7 @@ def describe(x: Tensor, sides: list[int]) -> TensorDescriptor:
     return TensorDescriptor.from_tensor(x, sides, gl.NVMMASharedLayout.get_default_for(sides, dtype))
 
 
-@gluon.jit(do_not_specialize=["length", "segments"], do_not_specialize_on_alignment=["bounds"])
+@gluon.jit(do_not_specialize=["length", "segments"], do_not_specialize_on_alignment=["bounds", "order"])
 def scan(
     values_of: tma.tensor_descriptor,  # convolved (l, f) in tiles (q, p): x (h, p)
     keys_of: tma.tensor_descriptor,  # the same in tiles (q, n): B and C (g, n)
@@ -51,6 +51,7 @@ def scan(
     terms: gl.tensor,  # (h, 4, l)
     skip: gl.tensor,  # (h): D
     bounds: gl.tensor,  # (s + 1)
+    order: gl.tensor,  # (s): segments, as they are read
     before: gl.tensor,  # (s, h, p, n) or None
     y: gl.tensor,  # out (l, h, p)
     squares: gl.tensor,  # out (h, l), or None
@@ -67,7 +68,7 @@ def scan(
     dtype: gl.constexpr = values_of.dtype
     gated: gl.constexpr = gates_of is not None
     pairs: gl.constexpr = heads // 2
-    segment, head = gl.program_id(0) // pairs, gl.program_id(0) % pairs * 2
+    segment, head = gl.load(order + gl.program_id(0) // pairs), gl.program_id(0) % pairs * 2
     first, end = gl.load(bounds + segment), gl.load(bounds + segment + 1)
     keys = gl.allocate_shared_memory(dtype, [2, q, n], keys_of.layout)
     query = gl.allocate_shared_memory(dtype, [2, q, n], keys_of.layout)

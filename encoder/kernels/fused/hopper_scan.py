@@ -41,7 +41,7 @@ def describe(x: Tensor, sides: list[int]) -> TensorDescriptor:
     return TensorDescriptor.from_tensor(x, sides, gl.NVMMASharedLayout.get_default_for(sides, dtype))
 
 
-@gluon.jit(do_not_specialize=["length", "segments"], do_not_specialize_on_alignment=["bounds"])
+@gluon.jit(do_not_specialize=["length", "segments"], do_not_specialize_on_alignment=["bounds", "order"])
 def scan(
     values_of: tma.tensor_descriptor,  # convolved (l, f) in tiles (q, p): x (h, p)
     keys_of: tma.tensor_descriptor,  # the same in tiles (q, n): B and C (g, n)
@@ -50,6 +50,7 @@ def scan(
     terms: gl.tensor,  # (h, 4, l)
     skip: gl.tensor,  # (h): D
     bounds: gl.tensor,  # (s + 1)
+    order: gl.tensor,  # (s): segments, as they are read
     before: gl.tensor,  # (s, h, p, n) or None
     y: gl.tensor,  # out (l, h, p)
     squares: gl.tensor,  # out (h, l), or None
@@ -69,7 +70,7 @@ def scan(
     by_rows: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])  # (q, p) as memory likes it
     flat: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])  # (4 q)
     state_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([n, p], dtype)
-    segment, head = gl.program_id(0) // heads, gl.program_id(0) % heads
+    segment, head = gl.load(order + gl.program_id(0) // heads), gl.program_id(0) % heads
     group = head // per_group
     x_column = head * p
     b_column = heads * p + group * n

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from encoder.kernels.fused import convolution, residual
 
-CONVOLUTION_LAUNCH = {"run": 16, "runs": 4, "block": 256, "num_warps": 4}
+CONVOLUTION_LAUNCH = {"run": 32, "runs": 2, "block": 256, "num_warps": 4}
 ROW_VALUES = 4096  # of whole rows, that a program holds
 
 

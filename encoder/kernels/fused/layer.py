@@ -15,9 +15,9 @@ import triton
 from torch import Tensor, nn
 
 from encoder.kernels.fused import carrying, hopper_pairs, hopper_scan, launches, residual, scan
-from encoder.kernels.fused.cuts import FusedPacking
+from encoder.kernels.fused.cuts import MULTIPROCESSORS, FusedPacking, Scanning
 from encoder.kernels.fused.products import Product
-from encoder.kernels.fused.workspace import Workspace
+from encoder.kernels.fused.workspace import CHUNK_SIZE, Workspace
 from encoder.mamba import Block
 from encoder.mixers import LayerState, Mamba2Mixer
 
@@ -31,12 +31,12 @@ _SMALL_STATE, _USUAL_STATE = 64 * 64, 128 * 64
 _SMALL_STATE_REGISTERS = 168
 _WARM_UP_LENGTHS = (12, 28, 60, 8192)
 _CARRY_READ, _CARRY_BLOCK = 16, 128
+_STATE_COST = 0.27  # of finding the state after a token, where to scan it costs 1
 
 
 class FusedLayer(nn.Module):
     """Computes what :class:`encoder.mamba.Block` does with a selective, one-directional Mamba-2 mixer."""
 
-    carries_dearly = False
     kernel: Tensor
     conv_bias: Tensor
     dt_bias: Tensor
@@ -49,7 +49,9 @@ class FusedLayer(nn.Module):
         assert isinstance(mixer, Mamba2Mixer)
         config = mixer.config
         self.config = config
-        self.programs = config.n_heads
+        at_once = MULTIPROCESSORS * _programs_at_once(config.d_inner // config.n_heads * config.d_state)
+        states_at_once = 2 * MULTIPROCESSORS // (config.n_heads // 2)
+        self.scanning = Scanning(config.n_heads, at_once, CHUNK_SIZE, _STATE_COST, states_at_once)
         self.eps = config.norm_eps
         in_proj = mixer.in_proj.weight.float() * block.norm.weight.float()  # (e + f + h, d)
         out_proj = mixer.out_proj.weight.float() * mixer.norm.weight.float()  # (d, e)
@@ -146,7 +148,7 @@ class FusedLayer(nn.Module):
             kernel, launch, heads = hopper_pairs.scan, dict(num_warps=4), heads // 2
         kernel[(packing.segments * heads,)](
             *(tiles.values, tiles.keys, tiles.gates if gated else None, tiles.scores),
-            *(space.terms, self.skip, packing.bounds, before),
+            *(space.terms, self.skip, packing.bounds, packing.order, before),
             *(space.y, space.squares if gated else None, last, packing.length, packing.segments),
             **sizes,
             **launch,
@@ -171,8 +173,8 @@ class FusedLayer(nn.Module):
         added = space.steps.new_empty(packing.segments, heads, sizes["p"], sizes["n"])
         decays, before = added.new_empty(packing.segments, heads), torch.empty_like(added)
         together = space.heads_together
-        carrying.segment_states[((packing.segments - 1) * heads // together,)](
-            *(space.values_together, space.tiles.keys, space.terms, packing.bounds, carried),
+        carrying.segment_states[(packing.segments * heads // together,)](
+            *(space.values_together, space.tiles.keys, space.terms, packing.bounds, carried, packing.order),
             *(added, decays, packing.length),
             **sizes,
             together=together,
@@ -213,6 +215,13 @@ class FusedLayer(nn.Module):
             squares=squares,
             inner=self.config.d_inner,
         )
+
+
+def _programs_at_once(state_size: int) -> int:
+    """Give how many programs scan side by side on a multiprocessor."""
+    if state_size > _USUAL_STATE:
+        return 1
+    return 3 if state_size <= _SMALL_STATE else 2
 
 
 def _scan_launch(state_size: int) -> dict[str, int]:

@@ -100,7 +100,7 @@ def chunk_terms(
     tl.store(places + TO_END * length, to_end, mask=own)
 
 
-@triton.jit(do_not_specialize=["length", "segments"], do_not_specialize_on_alignment=["bounds"])
+@triton.jit(do_not_specialize=["length", "segments"], do_not_specialize_on_alignment=["bounds", "order"])
 def scan(
     values_of: tl.tensor,  # convolved (l, f) in tiles (q, p): x (h, p)
     keys_of: tl.tensor,  # the same in tiles (q, n): B and C (g, n)
@@ -109,6 +109,7 @@ def scan(
     terms: tl.tensor,  # (h, 4, l)
     skip: tl.tensor,  # (h): D
     bounds: tl.tensor,  # (s + 1)
+    order: tl.tensor,  # (s): segments, as they are read
     before: tl.tensor,  # (s, h, p, n) or None
     y: tl.tensor,  # out (l, h, p)
     squares: tl.tensor,  # out (h, l), or None: what each head adds to the sum of squares of the gated norm
@@ -125,7 +126,7 @@ def scan(
 
     Plus ``d x``, times ``silu(z)`` where there are gates. ``until`` is the log of the decay from the chunk's start.
     """
-    segment, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    segment, head = tl.load(order + tl.program_id(0) // heads), tl.program_id(0) % heads
     group = head // per_group
     b_column = heads * p + group * n
     c_column = b_column + heads // per_group * n

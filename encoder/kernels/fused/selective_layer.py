@@ -15,7 +15,7 @@ import triton
 from torch import Tensor, nn
 
 from encoder.kernels.fused import carrying, launches, selective_scan
-from encoder.kernels.fused.cuts import SEGMENT_TOKENS_MIN, FusedPacking
+from encoder.kernels.fused.cuts import MULTIPROCESSORS, SEGMENT_TOKENS_MIN, FusedPacking, Scanning
 from encoder.kernels.fused.products import ROW_MULTIPLE, Product
 from encoder.mamba import Block
 from encoder.mixers import LayerState, Mamba1Mixer
@@ -24,7 +24,9 @@ _BLOCK = 128  # channels of a program
 # Two channels a thread share what is loaded for all channels. Where that leaves multiprocessors idle, one is faster.
 _MANY = {"read": 2, "num_warps": 2}
 _FEW = {"read": 4, "num_warps": 4}
-_FEW_PROGRAMS = 264  # two for each of 132 multiprocessors
+_FEW_PROGRAMS = 2 * MULTIPROCESSORS
+_AT_ONCE = 6 * MULTIPROCESSORS  # of many programs, by their registers: 168 for each of 64 threads
+_STATE_COST = 0.95  # of finding the state after a token, where to scan it costs 1
 _PLACES_OF_TWO_MAX = 16  # of a state, of which a thread can hold two in registers
 _CARRY_READ = 16
 
@@ -46,7 +48,6 @@ class SelectiveWorkspace:
 class SelectiveLayer(nn.Module):
     """Computes what :class:`encoder.mamba.Block` does with a selective, one-directional Mamba-1 mixer."""
 
-    carries_dearly = True
     kernel: Tensor
     conv_bias: Tensor
     dt_bias: Tensor
@@ -60,7 +61,9 @@ class SelectiveLayer(nn.Module):
         config = mixer.config
         self.config = config
         self.block = min(_BLOCK, triton.next_power_of_2(config.d_inner))
-        self.programs = -(-config.d_inner // self.block)
+        at_once = _AT_ONCE if config.d_state <= _PLACES_OF_TWO_MAX else _FEW_PROGRAMS
+        programs = -(-config.d_inner // self.block)
+        self.scanning = Scanning(programs, at_once, 1, _STATE_COST, max(1, at_once // programs))
         rank = config.time_step_rank
         more = -rank % ROW_MULTIPLE
         self.rank = rank + more
@@ -83,7 +86,7 @@ class SelectiveLayer(nn.Module):
 
     def warm_up_rows(self) -> list[list[int]]:
         """Give rows of sequences that have all kernels compiled: few and many programs, packed, cut, and neither."""
-        many = SEGMENT_TOKENS_MIN * (_FEW_PROGRAMS // self.programs + 1)
+        many = SEGMENT_TOKENS_MIN * (_FEW_PROGRAMS // self.scanning.programs + 1)
         some = [SEGMENT_TOKENS_MIN] * (many // SEGMENT_TOKENS_MIN)
         return [[16], [15, 1], [4 * SEGMENT_TOKENS_MIN], [4 * SEGMENT_TOKENS_MIN, 1], [many], [many, 1], some]
 
@@ -165,15 +168,15 @@ class SelectiveLayer(nn.Module):
         self.dt_proj(space.selected[:, :rank], out=space.steps)
         space.numbers[: packing.length].copy_(space.selected[:, rank : rank + size])
         sizes = {"e": self.config.d_inner, "n": self.config.d_state, "block": self.block}
-        few = packing.segments * self.programs <= _FEW_PROGRAMS or self.config.d_state > _PLACES_OF_TWO_MAX
+        few = packing.segments * self.scanning.programs <= _FEW_PROGRAMS or self.config.d_state > _PLACES_OF_TWO_MAX
         sizes |= _FEW if few else _MANY
         before = None if state is None else state.ssm[0].contiguous()
         if packing.carried is not None:
             before = self._states_before(space, packing, packing.carried, before, sizes)
         last = torch.empty_like(self.rates)
-        selective_scan.selective_scan[(packing.segments * self.programs,)](
+        selective_scan.selective_scan[(packing.segments * self.scanning.programs,)](
             *(space.convolved, space.steps, space.numbers.view(torch.int64), gates),
-            *(self.rates, self.dt_bias, self.skip, packing.marks, packing.bounds, before),
+            *(self.rates, self.dt_bias, self.skip, packing.marks, packing.bounds, packing.order, before),
             *(space.y, last, packing.segments),
             gates_token=projected.stride(0),
             **sizes,
@@ -192,9 +195,9 @@ class SelectiveLayer(nn.Module):
         e, n = self.rates.shape
         added = self.rates.new_empty(packing.segments, e, n)
         times, before = self.rates.new_empty(packing.segments, e), torch.empty_like(added)
-        selective_scan.segment_states[((packing.segments - 1) * self.programs,)](
+        selective_scan.segment_states[(packing.segments * self.scanning.programs,)](
             *(space.convolved, space.steps, space.numbers.view(torch.int64), self.rates, self.dt_bias),
-            *(packing.marks, packing.bounds, carried, added, times),
+            *(packing.marks, packing.bounds, carried, packing.order, added, times),
             **sizes,
         )
         carrying.carry_states[e, 1](

@@ -105,7 +105,7 @@ def read_on(
     return after
 
 
-@triton.jit(do_not_specialize=["segments"], do_not_specialize_on_alignment=["bounds"])
+@triton.jit(do_not_specialize=["segments"], do_not_specialize_on_alignment=["bounds", "order"])
 def selective_scan(
     values: tl.tensor,  # (l, e): x
     raw_steps: tl.tensor,  # (l, e): time steps before bias and softplus
@@ -116,6 +116,7 @@ def selective_scan(
     skip: tl.tensor,  # (e): D
     marks: tl.tensor,  # (l) or None
     bounds: tl.tensor,  # (s + 1)
+    order: tl.tensor,  # (s): segments, as they are read
     before: tl.tensor,  # (s, e, n) or None
     y: tl.tensor,  # out (l, e)
     last: tl.tensor,  # out (e, n)
@@ -128,7 +129,7 @@ def selective_scan(
 ) -> None:
     """Scan: ``S[t] = exp(dt[t] a) S[t - 1] + dt[t] x[t] B[t]``, and ``y[t] = (S[t] . C[t] + D x[t]) silu(z[t])``."""
     blocks: tl.constexpr = (e + block - 1) // block
-    segment, column = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    segment, column = tl.load(order + tl.program_id(0) // blocks), tl.program_id(0) % blocks
     channel = column * block + tl.arange(0, block)
     own = channel < e
     first, end = tl.load(bounds + segment), tl.load(bounds + segment + 1)
@@ -182,7 +183,7 @@ def selective_scan(
         store_places(last + channel * n, state, own, n)
 
 
-@triton.jit(do_not_specialize_on_alignment=["bounds", "carried"])
+@triton.jit(do_not_specialize_on_alignment=["bounds", "carried", "order"])
 def segment_states(
     values: tl.tensor,  # (l, e): x
     raw_steps: tl.tensor,  # (l, e)
@@ -191,7 +192,8 @@ def segment_states(
     dt_bias: tl.tensor,  # (e)
     marks: tl.tensor,  # (l) or None
     bounds: tl.tensor,  # (s + 1)
-    carried: tl.tensor,  # (s): 1 where a segment reads on within a sequence
+    carried: tl.tensor,  # (s + 1): 1 where a segment reads on within a sequence
+    order: tl.tensor,  # (s): segments, as they are read
     added: tl.tensor,  # out (s, e, n)
     times: tl.tensor,  # out (s, e)
     e: tl.constexpr,
@@ -201,7 +203,7 @@ def segment_states(
 ) -> None:
     """Read each segment from a state of zero where the next reads on; give the state after it, and how long it took."""
     blocks: tl.constexpr = (e + block - 1) // block
-    segment, column = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    segment, column = tl.load(order + tl.program_id(0) // blocks), tl.program_id(0) % blocks
     if tl.load(carried + segment + 1) == 0:
         return
     channel = column * block + tl.arange(0, block)
