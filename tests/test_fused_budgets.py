@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoder.kernels.fused.budgets import PROGRAMS, Budget, budgets
+from encoder.kernels.fused.budgets import Budget, budgets
 
-BUDGETS = list(budgets(12, 65_536))
+BUDGETS = list(budgets(66, 65_536))
 
 
 def texts_for(budget: Budget) -> st.SearchStrategy[list[int]]:
@@ -22,8 +22,8 @@ def test_budgets_double_and_then_grow_in_steps() -> None:
     small = [2**power for power in range(4, 14)]
     large = [10_240, 12_288, 14_336, 16_384, 20_480, 24_576, 28_672, 32_768, 40_960, 49_152, 57_344, 65_536]
     assert [budget.tokens for budget in BUDGETS] == small + large
-    assert [budget.tokens for budget in budgets(24, 600)] == [16, 32, 64, 128, 256, 512]
-    assert BUDGETS[-1].segments * 12 == PROGRAMS
+    assert [budget.tokens for budget in budgets(33, 600)] == [16, 32, 64, 128, 256, 512]
+    assert BUDGETS[-1].segments == 66
     assert all(budget.segments == 1 for budget in BUDGETS if budget.tokens <= 512)
 
 

@@ -91,8 +91,10 @@ def test_only_what_is_left_over_is_read_twice() -> None:
 def test_one_sequence_is_cut_evenly() -> None:
     for scanning in (MAMBA2, MAMBA1):
         bounds, carried, _ = cut([131_072], scanning)
-        assert carried.tolist() == [0] + [1] * (scanning.segments_at_once - 1) + [0]
-        assert np.diff(bounds).max() <= 1.03 * 131_072 / scanning.segments_at_once
+        assert carried.tolist() == [0] + [1] * (len(bounds) - 2) + [0]
+        tokens, share = np.diff(bounds), 131_072 / scanning.segments_at_once
+        assert tokens.max() <= 1.03 * share
+        assert tokens[:-1].max() <= 1.15 * tokens[:-1].sum() / scanning.states_at_once
 
 
 def test_no_state_is_found_where_that_takes_longer() -> None:

@@ -23,7 +23,7 @@ from encoder.model import EncoderModel
 from encoder.model_config import ModelConfig
 
 _PIECE_TOKENS_CUDA = 8192
-_TOKENS_FUSED = 65_536  # what keeps a large device busy, and a service reads at once
+_TOKENS_FUSED = 131_072  # what keeps a large device busy, and a service reads at once
 # CUDA graphs of models so wide that launching takes no time beside computing are for short texts only.
 _WIDE, _GRAPH_TOKENS_WIDE = 1024, 512
 _ATTENTION_TOKENS_CUDA = 131_072

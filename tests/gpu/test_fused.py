@@ -42,7 +42,16 @@ CONFIGS = {
 triton = pytest.importorskip("triton")
 if reason := fused.missing(CONFIGS["small"], torch.device("cuda"), DTYPE):
     pytest.skip(reason, allow_module_level=True)
-from encoder.kernels.fused import carrying, convolution, residual, scan, selective_scan  # noqa: E402 - they need Triton
+from encoder.kernels.fused import (  # noqa: E402 - they need Triton
+    carrying,
+    convolution,
+    hopper_scan,
+    hopper_states,
+    residual,
+    scan,
+    selective_scan,
+)
+from encoder.kernels.fused.backbone import FusedMamba  # noqa: E402 - it needs Triton
 
 
 @pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
@@ -110,6 +119,30 @@ def test_a_pack_as_large_as_a_call_may_be(config: ModelConfig) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("d_state", [64, 128])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_kernels_in_gluon_and_in_triton_agree(d_state: int, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed, and in pieces that are cut within: states after them, too."""
+    if not hopper_scan.covers(64, 64, d_state, 2, torch.device("cuda")):
+        pytest.skip("they are for Hopper")
+    config = CONFIGS["small"].model_copy(update={"d_state": d_state, "n_groups": groups})
+    lengths, tokens = [700, 1, 63, 64, 65, 300], some_tokens(30_000)
+    found = []
+    for covered in (True, False):
+        if not covered:
+            monkeypatch.setattr(hopper_scan, "covers", lambda *_: False)
+        model = model_of(lively(config).cuda())
+        model.backbone = FusedMamba(model.backbone, DTYPE)
+        states: list[LayerState | None] = [None] * config.n_layers
+        places = torch.tensor([14_999], device="cuda")
+        pieces = [model.backbone.hidden_on(part, states, DTYPE, places) for part in tokens.split(15_000, dim=1)]
+        packed = model.embed_packed(tokens[:, : sum(lengths)], lengths, DTYPE)
+        found.append([packed, *pieces, *(state.ssm.flatten(2)[0] for state in states if state)])
+    for ours, theirs in zip(*found, strict=True):
+        assert least_cosine(ours, theirs) >= 0.9999
+
+
+@torch.inference_mode()
 def test_products_in_8_bits_stay_near() -> None:
     config = CONFIGS["small"]
     lengths = [300, 20, 700]
@@ -140,7 +173,7 @@ def test_nothing_is_compiled_once_a_model_is_prepared(size: str, pooling: str) -
 def kernels_compiled() -> int:
     """How many variants of our kernels Triton holds."""
     found = 0
-    for module in (carrying, convolution, residual, scan, selective_scan):
+    for module in (carrying, convolution, hopper_scan, hopper_states, residual, scan, selective_scan):
         for kernel in vars(module).values():
             if isinstance(kernel, triton.runtime.JITFunction):
                 found += sum(len(caches[0]) for caches in kernel.device_caches.values())

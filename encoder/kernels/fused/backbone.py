@@ -53,6 +53,8 @@ class FusedMamba(Mamba):
         self.embedding = backbone.embedding
         self.norm_f = backbone.norm_f
         self.dtype = dtype
+        # Rounding the residual to 16 bits, layer by layer, is little beside rounding factors to 8.
+        self.residual_dtype = dtype if eight_bits else torch.float32
         kind = SelectiveLayer if self.config.architecture == "mamba1" else FusedLayer
         for number, block in enumerate(backbone.layers):
             assert isinstance(block, Block)
@@ -60,9 +62,9 @@ class FusedMamba(Mamba):
         self.layers = backbone.layers
 
     @property
-    def programs(self) -> int:
-        """How many programs scan a segment."""
-        return self._layers()[0].scanning.programs
+    def scanning(self) -> Scanning:
+        """How layers scan a row."""
+        return self._layers()[0].scanning
 
     def hidden_packed(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype, *, ends_only: bool) -> Tensor:
         """Read sequences end to end, as :meth:`encoder.mamba.Mamba.hidden_packed`."""
@@ -102,7 +104,7 @@ class FusedMamba(Mamba):
         places: Tensor | None,
     ) -> Tensor:
         """Give the hidden states of ``tokens (l)``: at ``places (n)``, or all; new states are put in ``states``."""
-        stream = self.embedding(tokens).float()  # (l, d)
+        stream = self.embedding(tokens).to(self.residual_dtype)  # (l, d)
         layers = self._layers()
         # Triton starts kernels on the current device.
         with torch.cuda.device_of(stream):
@@ -112,11 +114,11 @@ class FusedMamba(Mamba):
                 states[number] = layer(stream, space, packing, states[number])
             if places is not None:
                 stream, states[-1] = layers[-1].read_places(stream, space, packing, states[-1], places)
-            hidden: Tensor = self.norm_f(stream)
+            hidden: Tensor = self.norm_f(stream.float())
             return hidden
 
     def _layers(self) -> list[Layer[object]]:
         return cast("list[Layer[object]]", list(self.layers))
 
     def _pack(self, lengths: Sequence[int], device: torch.device) -> FusedPacking:
-        return pack(lengths, self._layers()[0].scanning, device)
+        return pack(lengths, self.scanning, device)

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoder.kernels.fused.cuts import MULTIPROCESSORS, cut_at_starts, falling
+from encoder.kernels.fused.cuts import cut_at_starts, falling
 
-PROGRAMS = 6 * MULTIPROCESSORS  # at two or more at once
 _SMALLEST = 16
 _FEW_TOKENS = 512  # read in one segment, one program a head
 _MIDDLING_TOKENS = 8192  # up to so many it costs nothing to speak of to read what is left of a budget
@@ -74,12 +73,12 @@ class Budget:
         return given[:first], given[first:second], given[second:third], given[third:fourth], given[fourth:]
 
 
-def budgets(programs: int, tokens_max: int) -> Iterator[Budget]:
-    """Give the budgets, up to one of ``tokens_max``, for a model whose segments are read by so many programs."""
+def budgets(segments_max: int, tokens_max: int) -> Iterator[Budget]:
+    """Give the budgets, up to one of ``tokens_max`` in at most ``segments_max`` segments."""
     tokens = _SMALLEST
     while tokens <= tokens_max:
         if tokens <= _FEW_TOKENS:
             yield Budget(tokens, tokens // 4, 1)
         else:
-            yield Budget(tokens, tokens // 16, min(-(-PROGRAMS // programs), tokens // _FEW_TOKENS))
+            yield Budget(tokens, tokens // 16, min(segments_max, tokens // _FEW_TOKENS))
         tokens += tokens if tokens < _MIDDLING_TOKENS else (1 << tokens.bit_length() - 1) // _STEPS

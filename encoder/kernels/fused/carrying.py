@@ -12,7 +12,7 @@ from encoder.kernels.training_scan_kernels import multiply_add
 
 @triton.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["bounds", "carried", "order"])
 def segment_states(
-    values_of: tl.tensor,  # convolved (l, f) in tiles (q, together p): x (h, p)
+    values_of: tl.tensor,  # convolved (l, f) in tiles (q, p): x (h, p)
     keys_of: tl.tensor,  # the same in tiles (q, n): B (g, n)
     terms: tl.tensor,  # (h, 4, l) of chunk_terms
     bounds: tl.tensor,  # (s + 1)
@@ -26,40 +26,27 @@ def segment_states(
     q: tl.constexpr,
     p: tl.constexpr,
     n: tl.constexpr,
-    together: tl.constexpr,  # heads of a group, one or two, that a program reads: B is fetched once for them
 ) -> None:
     """Read each segment from a state of zero where the next reads on; give the state after it, and its decay."""
-    programs: tl.constexpr = heads // together
-    segment, head = tl.load(order + tl.program_id(0) // programs), tl.program_id(0) % programs * together
+    segment, head = tl.load(order + tl.program_id(0) // heads), tl.program_id(0) % heads
     if tl.load(carried + segment + 1) == 0:
         return
-    other = head + together - 1
-    terms_of, terms_of_other = terms + 4 * head.to(tl.int64) * length, terms + 4 * other.to(tl.int64) * length
-    column = tl.arange(0, together * p)
+    terms += 4 * head.to(tl.int64) * length
     first, end = tl.load(bounds + segment), tl.load(bounds + segment + 1)
-    state = tl.zeros((n, together * p), tl.float32)
-    decay, decay_of_other = tl.full((), 1.0, tl.float32), tl.full((), 1.0, tl.float32)
+    state = tl.zeros((n, p), tl.float32)
+    decay = tl.full((), 1.0, tl.float32)
     for chunk in range(tl.cdiv(end - first, q)):
         start = first + chunk * q
         token = start + tl.arange(0, q)
         key = keys_of.load([start, heads * p + head // per_group * n])
         values = values_of.load([start, head * p])
-        last = FROM_START * length + tl.minimum(start + q, end) - 1
-        to_end = load_term(terms_of, TO_END, length, token, end, 0.0)[:, None]
-        remains = tl.load(terms_of + last)
+        update = (values * load_term(terms, TO_END, length, token, end, 0.0)[:, None]).to(values.dtype)
+        remains = tl.load(terms + FROM_START * length + tl.minimum(start + q, end) - 1)
+        state = multiply_add(tl.trans(key), update, state * remains)
         decay *= remains
-        if together == 2:
-            to_end_of_other = load_term(terms_of_other, TO_END, length, token, end, 0.0)[:, None]
-            remains_of_other = tl.load(terms_of_other + last)
-            decay_of_other *= remains_of_other
-            to_end = tl.where((column < p)[None, :], to_end, to_end_of_other)
-            remains = tl.where((column < p)[None, :], remains, remains_of_other)
-        state = multiply_add(tl.trans(key), (values * to_end).to(values.dtype), state * remains)
     place = (segment * heads + head).to(tl.int64)
-    tl.store(added + place * p * n + tl.arange(0, n)[:, None] + column[None, :] * n, state)
+    tl.store(added + place * p * n + tl.arange(0, n)[:, None] + tl.arange(0, p)[None, :] * n, state)
     tl.store(decays + place, decay)
-    if together == 2:
-        tl.store(decays + place + 1, decay_of_other)
 
 
 @triton.jit

@@ -39,6 +39,11 @@ class Scanning(NamedTuple):
         """How many segments are read side by side."""
         return max(1, self.at_once // self.programs)
 
+    @property
+    def segments_max(self) -> int:
+        """How many segments of whole sequences a row is cut into, at most."""
+        return _ROUNDS * self.segments_at_once
+
 
 class Segments(NamedTuple):
     """Where segments begin and end, at which of these places a sequence goes on, and which segments are read first."""
@@ -91,7 +96,7 @@ def cut(lengths: Sequence[int], scanning: Scanning) -> Segments:
     total = int(starts[-1])
     segments_max = max(1, total // SEGMENT_TOKENS_MIN)
     slots = min(scanning.segments_at_once, segments_max)
-    segments = min(_ROUNDS * slots, segments_max)
+    segments = min(scanning.segments_max, segments_max)
     bounds = cut_at_starts(counts, segments)
     (long,) = np.nonzero(counts * segments > total)
     if len(long):
@@ -162,7 +167,7 @@ def _schedule(left: list[tuple[int, int, bool]], slots: int, share: float, chunk
 def _refine(bounds: NDArray[np.int32], starts: NDArray[np.int64], scanning: Scanning) -> NDArray[np.int32]:
     """Cut segments that are read twice into parts that are shared evenly when states are found."""
     tokens, again, chunk = np.diff(bounds), _within(bounds[1:], starts), scanning.chunk
-    part = max(int(tokens[again].sum()) / scanning.states_at_once, 2 * SEGMENT_TOKENS_MIN)
+    part = max(int(tokens[again].sum()) / max(1, scanning.states_at_once), 2 * SEGMENT_TOKENS_MIN)
     parts = np.where(again, np.maximum(1, np.rint(tokens / part)), 1).astype(np.int64)
     segment = np.repeat(np.arange(len(parts)), parts)
     number = np.arange(len(segment)) - np.repeat(parts.cumsum() - parts, parts)

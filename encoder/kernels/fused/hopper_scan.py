@@ -1,11 +1,13 @@
-"""Gluon kernel: the scan of ``encoder/kernels/fused/scan.py`` for Hopper, each copy and product begun as early as may be.
+"""Gluon kernel: the scan of ``encoder/kernels/fused/scan.py`` for Hopper, copies and products begun early.
 
-The same function of the same arguments, and the same segments, chunks and programs. What differs is when things
-happen, which Triton's own pipeliner leaves little choice in: the next chunk's B and x are fetched two chunks ahead, C,
-scores and gates as soon as their places are free, terms into registers a chunk ahead; weights are found while the first
-product runs, and gates are applied while the state is updated. Two programs share a multiprocessor and its 227 KB.
+The same numbers of the same arguments, but for the form of the tiles, and a program reads two heads of a group. Each
+head has a group of four warps to itself, and one more warp fetches: a chunk's B, C and scores once for both heads, a
+chunk ahead. What Triton's own pipeliner leaves little choice in happens here as it hides best: weights are found while
+the first product runs, gates are applied while the state is updated. A fence for the products' unit waits for loads and
+stores of global memory, too; so terms are loaded, and a chunk's output is stored, right behind the second fence, long
+before the next. The layouts and barriers are those of Triton's Gluon; the algorithm's source is in ``scan.py``.
 
-Letters as in ``encoder/scan.py``. Products are warpgroup products, of 64 tokens and so many channels of a head.
+Letters as in ``encoder/scan.py``. Products are warpgroup products: 64 tokens, or places of a state, at once.
 """
 
 from __future__ import annotations
@@ -23,20 +25,24 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+HEADS = 2  # of a program
+LAUNCH = {"num_warps": 4}  # of the first head; others are added
+_CAPABILITY = 9  # of devices with these products: later ones have others
+_READER_REGISTERS, _FETCHER_REGISTERS = gl.constexpr(232), gl.constexpr(24)  # of each thread
+_KINDS = gl.constexpr(4)  # of terms, in the order of scan.py
 _NOTHING = gl.constexpr(-1e30)  # a power of two that is zero
 _WEIGHT_POWER_MAX = gl.constexpr(100.0)  # as in scan.py
-_CAPABILITY = 9  # of devices with these products: later ones have others
 
 
-def covers(q: int, p: int, n: int, device: torch.device) -> bool:
-    """Say whether the kernel reads chunks of ``q`` tokens and heads of these sizes, and runs on a device."""
+def covers(q: int, p: int, n: int, per_group: int, device: torch.device) -> bool:
+    """Say whether the kernels read chunks of ``q`` tokens and heads of these sizes, and run on a device."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] != _CAPABILITY:
         return False
-    return (q, p) == (64, 64) and n in (64, 128)
+    return (q, p) == (64, 64) and n in (64, 128) and per_group % HEADS == 0
 
 
 def describe(x: Tensor, sides: list[int]) -> TensorDescriptor:
-    """Describe a matrix in tiles of these sides, as the kernel takes it."""
+    """Describe a matrix in tiles of these sides, as the kernels take it."""
     dtype = gl.bfloat16 if x.dtype == torch.bfloat16 else gl.float16
     return TensorDescriptor.from_tensor(x, sides, gl.NVMMASharedLayout.get_default_for(sides, dtype))
 
@@ -63,137 +69,220 @@ def scan(
     p: gl.constexpr,
     n: gl.constexpr,
 ) -> None:
-    """Scan, as :func:`encoder.kernels.fused.scan.scan`."""
+    """Scan two heads, as :func:`encoder.kernels.fused.scan.scan` does one."""
     dtype: gl.constexpr = values_of.dtype
-    wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, p, 16])  # (q, p), and (n, p) of the state
-    square: gl.constexpr = gl.DotOperandLayout(0, wide, 2)  # (q, q) in registers, as a first factor
-    by_rows: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])  # (q, p) as memory likes it
-    flat: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])  # (4 q)
-    state_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([n, p], dtype)
-    segment, head = gl.load(order + gl.program_id(0) // heads), gl.program_id(0) % heads
-    group = head // per_group
-    x_column = head * p
-    b_column = heads * p + group * n
-    c_column = b_column + heads // per_group * n
-    s_column = group * q
-    terms += 4 * head.to(gl.int64) * length
-    skipped = gl.load(skip + head)
+    gated: gl.constexpr = gates_of is not None
+    programs: gl.constexpr = heads // 2
+    segment, head = gl.load(order + gl.program_id(0) // programs), gl.program_id(0) % programs * 2
     first, end = gl.load(bounds + segment), gl.load(bounds + segment + 1)
-    chunks = (end - first + q - 1) // q
-
-    keys = gl.allocate_shared_memory(dtype, [2, q, n], keys_of.layout)
-    values = gl.allocate_shared_memory(dtype, [2, q, p], values_of.layout)
-    query = gl.allocate_shared_memory(dtype, [1, q, n], keys_of.layout)
-    scores = gl.allocate_shared_memory(dtype, [1, q, q], scores_of.layout)
-    gates = gl.allocate_shared_memory(dtype, [1, q, p], values_of.layout)
-    states = gl.allocate_shared_memory(dtype, [n, p], state_layout)
-    updates = gl.allocate_shared_memory(dtype, [q, p], values_of.layout)
-    kinds = gl.allocate_shared_memory(gl.float32, [4 * q], gl.SwizzledSharedLayout(1, 1, 1, [0]))
-    arrived = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())  # B and x of chunk i at i % 2
-    query_arrived = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())  # C and scores
-    gates_arrived = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())  # z
-    mbarrier.init(arrived.index(0), count=1)
-    mbarrier.init(arrived.index(1), count=1)
-    mbarrier.init(query_arrived.index(0), count=1)
-    mbarrier.init(gates_arrived.index(0), count=1)
+    # Two chunks' tiles, of x and z for each head; then what each head works in.
+    tiles = (
+        gl.allocate_shared_memory(dtype, [2, q, n], keys_of.layout),  # B
+        gl.allocate_shared_memory(dtype, [2, q, n], keys_of.layout),  # C
+        gl.allocate_shared_memory(dtype, [2, q, q], scores_of.layout),
+        gl.allocate_shared_memory(dtype, [4, q, p], values_of.layout),  # x
+        gl.allocate_shared_memory(dtype, [4, q, p], values_of.layout),  # z
+    )
+    states = gl.allocate_shared_memory(dtype, [2, n, p], gl.NVMMASharedLayout.get_default_for([n, p], dtype))
+    updates = gl.allocate_shared_memory(dtype, [2, q, p], values_of.layout)
+    rows = gl.allocate_shared_memory(dtype, [2, q, p], values_of.layout)
+    kinds = gl.allocate_shared_memory(gl.float32, [2, _KINDS * q], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(full.index(0), count=1)
+    mbarrier.init(full.index(1), count=1)
+    mbarrier.init(empty.index(0), count=2)
+    mbarrier.init(empty.index(1), count=2)
     fence_async_shared()
-    fetch(keys_of, values_of, keys, values, arrived, first, 0, chunks, b_column, x_column, 2)
-    fetch(keys_of, scores_of, query, scores, query_arrived, first, 0, chunks, c_column, s_column, 1)
-    if gates_of is not None:
-        fetch(gates_of, None, gates, None, gates_arrived, first, 0, chunks, x_column, 0, 1)
-    fetch(keys_of, values_of, keys, values, arrived, first, 1, chunks, b_column, x_column, 2)
-    numbers = gl.arange(0, 4 * q, flat)
-    ahead = load_terms(terms, numbers, first, end, length, q)
-    remains_ahead = gl.load(terms + 2 * length + gl.minimum(first + q, end) - 1)
-    inside = gl.arange(0, n, gl.SliceLayout(1, wide))[:, None] + gl.arange(0, p, gl.SliceLayout(0, wide))[None, :] * n
-    state = gl.zeros([n, p], gl.float32, wide)
-    if before is not None:
-        state += gl.load(before + (segment * heads + head).to(gl.int64) * p * n + inside)
-    row_token = gl.arange(0, q, gl.SliceLayout(1, by_rows))
-    channel = gl.arange(0, p, gl.SliceLayout(0, by_rows))
-    outputs = y + x_column + row_token.to(gl.int64)[:, None] * (heads * p) + channel[None, :]
-    sum_token = gl.arange(0, q, gl.SliceLayout(1, wide))
-
-    for chunk in range(chunks):
-        start = first + chunk * q
-        place = chunk & 1
-        kinds.store(ahead)
-        remains = remains_ahead
-        ahead = load_terms(terms, numbers, start + q, end, length, q)
-        remains_ahead = gl.load(terms + 2 * length + gl.minimum(start + 2 * q, end) - 1)
-        states.store(state.to(dtype))
-        fence_async_shared()
-        mbarrier.wait(query_arrived.index(0), place)
-        found = gl.zeros([q, p], gl.float32, wide)
-        found = warpgroup_mma(query.index(0), states, found, use_acc=False, is_async=True)
-        row = kinds.slice(0, q).load(gl.SliceLayout(1, square))
-        column = kinds.slice(q, q).load(gl.SliceLayout(0, square))
-        # Bounded above the diagonal, where nothing is read and it could overflow.
-        weights = exp2(gl.minimum(row[:, None] - column[None, :], _WEIGHT_POWER_MAX))
-        weights = (weights * scores.index(0).load(square).to(gl.float32)).to(dtype)
-        found = warpgroup_mma_wait(0, deps=[found])
-        fetch(keys_of, scores_of, query, scores, query_arrived, first, chunk + 1, chunks, c_column, s_column, 1)
-        found = found * kinds.slice(2 * q, q).load(gl.SliceLayout(1, wide))[:, None]
-        mbarrier.wait(arrived.index(place), (chunk >> 1) & 1)
-        found = warpgroup_mma(weights, values.index(place), found, is_async=True)
-        to_end = kinds.slice(3 * q, q).load(gl.SliceLayout(1, by_rows))
-        update = values.index(place).load(by_rows).to(gl.float32) * to_end[:, None]
-        updates.store(update.to(dtype))
-        fence_async_shared()
-        updated = warpgroup_mma(keys.index(place).permute((1, 0)), updates, state * remains, is_async=True)
-        found, weights = warpgroup_mma_wait(1, deps=[found, weights])  # their registers are read until then
-        found += values.index(place).load(wide).to(gl.float32) * skipped
-        if gates_of is not None:
-            mbarrier.wait(gates_arrived.index(0), place)
-            found *= silu(gates.index(0).load(wide).to(gl.float32))
-            fetch(gates_of, None, gates, None, gates_arrived, first, chunk + 1, chunks, x_column, 0, 1)
-            token = start + sum_token
-            gl.store(squares + head.to(gl.int64) * length + token, gl.sum(found * found, 1), mask=token < end)
-        places = outputs + start.to(gl.int64) * (heads * p)
-        staged = states.slice(0, q)  # the state there was read
-        staged.store(found.to(dtype))
-        gl.store(places, staged.load(by_rows), mask=(start + row_token < end)[:, None])
-        state = warpgroup_mma_wait(0, deps=[updated])
-        fetch(keys_of, values_of, keys, values, arrived, first, chunk + 2, chunks, b_column, x_column, 2)
-    if segment == segments - 1:
-        gl.store(last + head.to(gl.int64) * p * n + inside, state)
-    mbarrier.invalidate(arrived.index(0))
-    mbarrier.invalidate(arrived.index(1))
-    mbarrier.invalidate(query_arrived.index(0))
-    mbarrier.invalidate(gates_arrived.index(0))
+    own = (states, updates, rows, kinds)
+    arrays = (terms, skip, before, y, squares, last)
+    numbers = (first, end, segment, head, length, segments)
+    gl.warp_specialize(
+        [
+            (read_first, (tiles, full, empty, own, arrays, numbers, heads, gated)),
+            (read_second, (tiles, full, empty, own, arrays, numbers, heads, gated)),
+            (fetch, (values_of, keys_of, gates_of, scores_of, tiles, full, empty, first, end, head, heads, per_group)),
+        ],
+        [4, 1],
+        [_READER_REGISTERS, _FETCHER_REGISTERS],
+    )
 
 
 @gluon.jit
 def fetch(
-    one_of: tma.tensor_descriptor,
-    other_of: tma.tensor_descriptor,  # or None
-    one: gl.shared_memory_descriptor,
-    other: gl.shared_memory_descriptor,  # or None
-    arrived: gl.shared_memory_descriptor,
+    values_of: tma.tensor_descriptor,
+    keys_of: tma.tensor_descriptor,
+    gates_of: tma.tensor_descriptor,
+    scores_of: tma.tensor_descriptor,
+    tiles: gl.tuple,
+    full: gl.shared_memory_descriptor,
+    empty: gl.shared_memory_descriptor,
     first: gl.tensor,
-    chunk: gl.tensor,
-    chunks: gl.tensor,
-    one_column: gl.tensor,
-    other_column: gl.tensor,
-    places: gl.constexpr,
+    end: gl.tensor,
+    head: gl.tensor,
+    heads: gl.constexpr,
+    per_group: gl.constexpr,
 ) -> None:
-    """Begin to fetch one or two tiles of a chunk of a segment, if it has that chunk, to one of some places."""
-    place, wanted = chunk % places, chunk < chunks
-    tiles: gl.constexpr = one_of.block_shape[1] + (0 if other_of is None else other_of.block_shape[1])
-    q: gl.constexpr = one_of.block_shape[0]
-    start, barrier = first + chunk * q, arrived.index(place)
-    mbarrier.expect(barrier, q * tiles * (one_of.dtype.primitive_bitwidth // 8), pred=wanted)
-    tma.async_copy_global_to_shared(one_of, [start, one_column], barrier, one.index(place), pred=wanted)
-    if other_of is not None:
-        tma.async_copy_global_to_shared(other_of, [start, other_column], barrier, other.index(place), pred=wanted)
+    """Fetch all chunks of a segment, each as soon as both heads have done with the chunk before the last."""
+    keys, query, scores, values, gates = tiles
+    q: gl.constexpr = keys_of.block_shape[0]
+    n: gl.constexpr = keys_of.block_shape[1]
+    p: gl.constexpr = values_of.block_shape[1]
+    columns: gl.constexpr = 2 * n + q + (2 if gates_of is None else 4) * p
+    group = head // per_group
+    b_column = heads * p + group * n
+    c_column = b_column + heads // per_group * n
+    for chunk in range((end - first + q - 1) // q):
+        place, start = chunk & 1, first + chunk * q
+        mbarrier.wait(empty.index(place), (chunk >> 1) & 1 ^ 1)
+        arrived = full.index(place)
+        mbarrier.expect(arrived, q * columns * (keys_of.dtype.primitive_bitwidth // 8))
+        tma.async_copy_global_to_shared(keys_of, [start, c_column], arrived, query.index(place))
+        tma.async_copy_global_to_shared(scores_of, [start, group * q], arrived, scores.index(place))
+        tma.async_copy_global_to_shared(values_of, [start, head * p], arrived, values.index(place * 2))
+        tma.async_copy_global_to_shared(values_of, [start, head * p + p], arrived, values.index(place * 2 + 1))
+        tma.async_copy_global_to_shared(keys_of, [start, b_column], arrived, keys.index(place))
+        if gates_of is not None:
+            tma.async_copy_global_to_shared(gates_of, [start, head * p], arrived, gates.index(place * 2))
+            tma.async_copy_global_to_shared(gates_of, [start, head * p + p], arrived, gates.index(place * 2 + 1))
+
+
+@gluon.jit
+def read_first(
+    tiles: gl.tuple,
+    full: gl.shared_memory_descriptor,
+    empty: gl.shared_memory_descriptor,
+    own: gl.tuple,
+    arrays: gl.tuple,
+    numbers: gl.tuple,
+    heads: gl.constexpr,
+    gated: gl.constexpr,
+) -> None:
+    """Read the first of two heads: a group of warps has a function of its own."""
+    read(tiles, full, empty, own, arrays, numbers, heads, gated, 0)
+
+
+@gluon.jit
+def read_second(
+    tiles: gl.tuple,
+    full: gl.shared_memory_descriptor,
+    empty: gl.shared_memory_descriptor,
+    own: gl.tuple,
+    arrays: gl.tuple,
+    numbers: gl.tuple,
+    heads: gl.constexpr,
+    gated: gl.constexpr,
+) -> None:
+    """Read the second."""
+    read(tiles, full, empty, own, arrays, numbers, heads, gated, 1)
+
+
+@gluon.jit
+def read(
+    tiles: gl.tuple,
+    full: gl.shared_memory_descriptor,
+    empty: gl.shared_memory_descriptor,
+    own: gl.tuple,
+    arrays: gl.tuple,
+    numbers: gl.tuple,
+    heads: gl.constexpr,
+    gated: gl.constexpr,
+    which: gl.constexpr,
+) -> None:
+    """Scan one of two heads over a segment."""
+    states, updates, rows, kinds = own[0].index(which), own[1].index(which), own[2].index(which), own[3].index(which)
+    terms, skip, before, y, squares, last = arrays
+    first, end, segment, head, length, segments = numbers
+    q: gl.constexpr = updates.shape[0]
+    p: gl.constexpr = updates.shape[1]
+    n: gl.constexpr = states.shape[0]
+    dtype: gl.constexpr = updates.dtype
+    wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, p, 16])  # (q, p), and (n, p) of the state
+    square: gl.constexpr = gl.DotOperandLayout(0, wide, 2)  # (q, q) in registers, as a first factor
+    by_rows: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])  # (q, p) as memory likes it
+    flat: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])  # (4 q)
+    head += which
+    terms += 4 * head.to(gl.int64) * length
+    skipped = gl.load(skip + head)
+    number = gl.arange(0, _KINDS * q, flat)
+    ahead = load_terms(terms, number, first, end, length, q)
+    remains = gl.load(terms + 2 * length + gl.minimum(first + q, end) - 1)
+    inside = gl.arange(0, n, gl.SliceLayout(1, wide))[:, None] + gl.arange(0, p, gl.SliceLayout(0, wide))[None, :] * n
+    state = gl.zeros([n, p], gl.float32, wide)
+    if before is not None:
+        state += gl.load(before + (segment * heads + head).to(gl.int64) * p * n + inside)
+    sums = gl.zeros([q], gl.float32, gl.SliceLayout(1, wide))
+    chunks = (end - first + q - 1) // q
+    for chunk in range(chunks):
+        start, place = first + chunk * q, chunk & 1
+        kinds.store(ahead)
+        states.store(state.to(dtype))
+        fence_async_shared()
+        mbarrier.wait(full.index(place), (chunk >> 1) & 1)
+        found = gl.zeros([q, p], gl.float32, wide)
+        found = warpgroup_mma(tiles[1].index(place), states, found, use_acc=False, is_async=True)
+        row = kinds.slice(0, q).load(gl.SliceLayout(1, square))
+        column = kinds.slice(q, q).load(gl.SliceLayout(0, square))
+        # Bounded above the diagonal, where nothing is read and it could overflow.
+        weights = exp2(gl.minimum(row[:, None] - column[None, :], _WEIGHT_POWER_MAX))
+        weights = (weights * tiles[2].index(place).load(square).to(gl.float32)).to(dtype)
+        found = warpgroup_mma_wait(0, deps=[found])
+        found = found * kinds.slice(2 * q, q).load(gl.SliceLayout(1, wide))[:, None]
+        values = tiles[3].index(place * 2 + which)
+        found = warpgroup_mma(weights, values, found, is_async=True)
+        to_end = kinds.slice(3 * q, q).load(gl.SliceLayout(1, by_rows))
+        update = values.load(by_rows).to(gl.float32) * to_end[:, None]
+        updates.store(update.to(dtype))
+        fence_async_shared()
+        updated = warpgroup_mma(tiles[0].index(place).permute((1, 0)), updates, state * remains, is_async=True)
+        ahead = load_terms(terms, number, start + q, end, length, q)
+        remains = gl.load(terms + 2 * length + gl.minimum(start + 2 * q, end) - 1)
+        store_rows(y, squares, rows, sums, head, start - q, first, end, length, heads)
+        found, weights = warpgroup_mma_wait(1, deps=[found, weights])  # their registers are read until then
+        found += values.load(wide).to(gl.float32) * skipped
+        if gated:
+            found *= silu(tiles[4].index(place * 2 + which).load(wide).to(gl.float32))
+            sums = gl.sum(found * found, 1)
+        rows.store(found.to(dtype))
+        state = warpgroup_mma_wait(0, deps=[updated])
+        mbarrier.arrive(empty.index(place), count=1)
+    store_rows(y, squares, rows, sums, head, first + (chunks - 1) * q, first, end, length, heads)
+    if segment == segments - 1:
+        gl.store(last + head.to(gl.int64) * p * n + inside, state)
+
+
+@gluon.jit
+def store_rows(
+    y: gl.tensor,
+    squares: gl.tensor,
+    rows: gl.shared_memory_descriptor,
+    sums: gl.tensor,
+    head: gl.tensor,
+    start: gl.tensor,
+    first: gl.tensor,
+    end: gl.tensor,
+    length: gl.tensor,
+    heads: gl.constexpr,
+) -> None:
+    """Store a chunk's output, and its sums of squares, as far as the segment has that chunk."""
+    q: gl.constexpr = rows.shape[0]
+    p: gl.constexpr = rows.shape[1]
+    by_rows: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    token = start + gl.arange(0, q, gl.SliceLayout(1, by_rows))
+    channel = gl.arange(0, p, gl.SliceLayout(0, by_rows))
+    places = y + token.to(gl.int64)[:, None] * (heads * p) + (head * p + channel)[None, :]
+    gl.store(places, rows.load(by_rows), mask=((token >= first) & (token < end))[:, None])
+    if squares is not None:
+        token = start + gl.arange(0, q, sums.type.layout)
+        gl.store(squares + head.to(gl.int64) * length + token, sums, mask=(token >= first) & (token < end))
 
 
 @gluon.jit
 def load_terms(
-    terms: gl.tensor, numbers: gl.tensor, start: gl.tensor, end: gl.tensor, length: gl.tensor, q: gl.constexpr
+    terms: gl.tensor, number: gl.tensor, start: gl.tensor, end: gl.tensor, length: gl.tensor, q: gl.constexpr
 ) -> gl.tensor:
     """Load all four terms of a chunk's tokens, one kind after the other; past a segment's end, those of nothing."""
-    kind, token = numbers // q, start + numbers % q
+    kind, token = number // q, start + number % q
     return gl.load(terms + kind * length + token, mask=token < end, other=gl.where(kind == 0, _NOTHING, 0.0))
 
 

@@ -14,16 +14,15 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor, nn
 
-from encoder.kernels.fused import carrying, hopper_pairs, hopper_scan, launches, residual, scan
+from encoder.kernels.fused import carrying, hopper_scan, hopper_states, launches, residual, scan
 from encoder.kernels.fused.cuts import MULTIPROCESSORS, FusedPacking, Scanning
 from encoder.kernels.fused.products import Product
 from encoder.kernels.fused.workspace import CHUNK_SIZE, Workspace
 from encoder.mamba import Block
 from encoder.mixers import LayerState, Mamba2Mixer
+from encoder.model_config import ModelConfig
 
 SCAN_LAUNCH = {"num_warps": 4, "num_stages": 2}
-HOPPER_LAUNCH = {"num_warps": 4}
-PAIRS = True
 STATES_LAUNCH = {"num_warps": 4, "num_stages": 3}
 # A state of so many numbers leaves registers enough for three programs on a multiprocessor; a larger one for two; and
 # one larger still needs those of twice as many threads.
@@ -31,7 +30,7 @@ _SMALL_STATE, _USUAL_STATE = 64 * 64, 128 * 64
 _SMALL_STATE_REGISTERS = 168
 _WARM_UP_LENGTHS = (12, 28, 60, 8192)
 _CARRY_READ, _CARRY_BLOCK = 16, 128
-_STATE_COST = 0.27  # of finding the state after a token, where to scan it costs 1
+_STATE_COST = 0.2  # of finding the state after a token, where to scan it costs 1
 
 
 class FusedLayer(nn.Module):
@@ -49,9 +48,7 @@ class FusedLayer(nn.Module):
         assert isinstance(mixer, Mamba2Mixer)
         config = mixer.config
         self.config = config
-        at_once = MULTIPROCESSORS * _programs_at_once(config.d_inner // config.n_heads * config.d_state)
-        states_at_once = 2 * MULTIPROCESSORS // (config.n_heads // 2)
-        self.scanning = Scanning(config.n_heads, at_once, CHUNK_SIZE, _STATE_COST, states_at_once)
+        self.scanning = _scanning(config, block.norm.weight.device)
         self.eps = config.norm_eps
         in_proj = mixer.in_proj.weight.float() * block.norm.weight.float()  # (e + f + h, d)
         out_proj = mixer.out_proj.weight.float() * mixer.norm.weight.float()  # (d, e)
@@ -81,7 +78,7 @@ class FusedLayer(nn.Module):
         self._add(stream, space, None, None)
 
     def forward(self, stream: Tensor, space: Workspace, packing: FusedPacking, state: LayerState | None) -> LayerState:
-        """Add the layer to the residual ``(l, d)`` float32, reading on from ``state``; give that after the row.
+        """Add the layer to the residual ``(l, d)``, reading on from ``state``; give that after the row.
 
         ``space.normed`` has the residual as it was, normed, and then as it is.
         """
@@ -114,7 +111,7 @@ class FusedLayer(nn.Module):
         gates = self.in_proj(launches.pick(space.normed, places), slice(0, e)).float()  # (n, e)
         gated = (space.y[places].float() * F.silu(gates)).unflatten(1, (groups, -1))
         y = F.rms_norm(gated, gated.shape[2:], eps=self.eps).flatten(1).to(space.y.dtype)
-        return stream[places] + self.out_proj(y)[:, : self.config.d_model].float(), after
+        return stream[places].float() + self.out_proj(y)[:, : self.config.d_model].float(), after
 
     def _mix(
         self,
@@ -131,7 +128,7 @@ class FusedLayer(nn.Module):
         after = self._convolve(space, projected, packing, state)
         sizes = {"heads": heads, "per_group": heads // config.n_groups, "q": space.chunk_size, "p": channels, "n": size}
         scan.chunk_terms[packing.segments, -(-packing.segment_tokens_max // space.chunk_size), config.n_groups](
-            *(space.tiles.keys, space.steps, self.rates, packing.marks, packing.bounds),
+            *(space.keys_of, space.steps, self.rates, packing.marks, packing.bounds),
             *(space.scores, space.terms, packing.length),
             **sizes,
             block_h=triton.next_power_of_2(sizes["per_group"]),
@@ -141,13 +138,11 @@ class FusedLayer(nn.Module):
         if packing.carried is not None:
             before = self._states_before(space, packing, packing.carried, before, sizes)
         last = space.steps.new_empty(heads, channels, size)
-        kernel, tiles, launch = scan.scan, space.tiles, _scan_launch(channels * size)
-        if space.hopper_tiles is not None:
-            kernel, tiles, launch = hopper_scan.scan, space.hopper_tiles, _hopper_launch(channels * size)
-        if space.hopper_tiles is not None and PAIRS:
-            kernel, launch, heads = hopper_pairs.scan, dict(num_warps=4), heads // 2
-        kernel[(packing.segments * heads,)](
-            *(tiles.values, tiles.keys, tiles.gates if gated else None, tiles.scores),
+        kernel, read, launch = scan.scan, 1, _scan_launch(channels * size)
+        if space.on_hopper:
+            kernel, read, launch = hopper_scan.scan, hopper_scan.HEADS, hopper_scan.LAUNCH
+        kernel[(packing.segments * heads // read,)](
+            *(space.tiles.values, space.tiles.keys, space.tiles.gates if gated else None, space.tiles.scores),
             *(space.terms, self.skip, packing.bounds, packing.order, before),
             *(space.y, space.squares if gated else None, last, packing.length, packing.segments),
             **sizes,
@@ -172,13 +167,14 @@ class FusedLayer(nn.Module):
         heads, size = sizes["heads"], sizes["p"] * sizes["n"]
         added = space.steps.new_empty(packing.segments, heads, sizes["p"], sizes["n"])
         decays, before = added.new_empty(packing.segments, heads), torch.empty_like(added)
-        together = space.heads_together
-        carrying.segment_states[(packing.segments * heads // together,)](
-            *(space.values_together, space.tiles.keys, space.terms, packing.bounds, carried, packing.order),
+        kernel, read, launch = carrying.segment_states, 1, STATES_LAUNCH
+        if space.on_hopper:
+            kernel, read, launch = hopper_states.segment_states, hopper_scan.HEADS, hopper_states.LAUNCH
+        kernel[(packing.segments * heads // read,)](
+            *(space.tiles.values_together, space.tiles.keys, space.terms, packing.bounds, carried, packing.order),
             *(added, decays, packing.length),
             **sizes,
-            together=together,
-            **STATES_LAUNCH,
+            **launch,
         )
         carrying.carry_states[heads, size // _CARRY_BLOCK](
             *(added, decays, None, carried, first, before, packing.segments),
@@ -217,18 +213,18 @@ class FusedLayer(nn.Module):
         )
 
 
-def _programs_at_once(state_size: int) -> int:
-    """Give how many programs scan side by side on a multiprocessor."""
-    if state_size > _USUAL_STATE:
-        return 1
-    return 3 if state_size <= _SMALL_STATE else 2
+def _scanning(config: ModelConfig, device: torch.device) -> Scanning:
+    """Say how many programs scan side by side, and find states."""
+    heads, channels, size = config.n_heads, config.d_inner // config.n_heads, config.d_state
+    if hopper_scan.covers(CHUNK_SIZE, channels, size, heads // config.n_groups, device):
+        at_once = MULTIPROCESSORS  # with two heads each; those that find states are two on a multiprocessor
+        programs = heads // hopper_scan.HEADS
+        return Scanning(programs, at_once, CHUNK_SIZE, _STATE_COST, states_at_once=2 * at_once // programs)
+    at_once = MULTIPROCESSORS * (3 if channels * size <= _SMALL_STATE else 2 if channels * size <= _USUAL_STATE else 1)
+    return Scanning(heads, at_once, CHUNK_SIZE, _STATE_COST, states_at_once=at_once // heads)
 
 
 def _scan_launch(state_size: int) -> dict[str, int]:
     if state_size > _USUAL_STATE:
         return SCAN_LAUNCH | {"num_warps": 8}
     return SCAN_LAUNCH | ({"maxnreg": _SMALL_STATE_REGISTERS} if state_size <= _SMALL_STATE else {})
-
-
-def _hopper_launch(state_size: int) -> dict[str, int]:
-    return HOPPER_LAUNCH | ({"maxnreg": _SMALL_STATE_REGISTERS} if state_size <= _SMALL_STATE else {})

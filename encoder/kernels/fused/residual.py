@@ -12,7 +12,7 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["length"])
 def add_to_residual(
-    residual: tl.tensor,  # (l, d) float32; the sum takes its place
+    residual: tl.tensor,  # (l, d); the sum takes its place
     out: tl.tensor,  # (l, d) of out_proj, not yet scaled, or None
     squares: tl.tensor,  # (h, l) whose sums the gated norm's scale follows from, or None: out is scaled
     normed: tl.tensor,  # out (l, d): what in_proj reads
@@ -31,7 +31,7 @@ def add_to_residual(
     channel = tl.arange(0, block)
     inside = (token < length)[:, None] & (channel < d)[None, :]
     places = token.to(tl.int64)[:, None] * d + channel[None, :]
-    value = tl.load(residual + places, mask=inside, other=0.0)
+    value = tl.load(residual + places, mask=inside, other=0.0).to(tl.float32)
     if out is not None:
         added = tl.load(out + places, mask=inside, other=0.0).to(tl.float32)
         if squares is not None:
@@ -40,7 +40,7 @@ def add_to_residual(
             parts = tl.load(squares + head.to(tl.int64)[:, None] * length + token[None, :], mask=own, other=0.0)
             added *= tl.rsqrt(tl.sum(parts, 0) / inner + eps)[:, None]
         value += added
-        tl.store(residual + places, value, mask=inside)
+        tl.store(residual + places, value.to(residual.dtype.element_ty), mask=inside)
     value *= (tl.rsqrt(tl.sum(value * value, 1) / d + eps) * spread)[:, None]
     tl.store(normed + places, value.to(normed.dtype.element_ty), mask=inside)
 

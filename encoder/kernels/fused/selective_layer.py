@@ -118,7 +118,7 @@ class SelectiveLayer(nn.Module):
     def forward(
         self, stream: Tensor, space: SelectiveWorkspace, packing: FusedPacking, state: LayerState | None
     ) -> LayerState:
-        """Add the layer to the residual ``(l, d)`` float32, reading on from ``state``; give that after the row.
+        """Add the layer to the residual ``(l, d)``, reading on from ``state``; give that after the row.
 
         ``space.normed`` has the residual as it was, normed, and then as it is.
         """
@@ -146,7 +146,7 @@ class SelectiveLayer(nn.Module):
         after = self._mix(space, x, packing, state, gates=None)
         gates = self.in_proj(launches.pick(space.normed, places), slice(e, None)).float()  # (n, e)
         y = (space.y[places].float() * F.silu(gates)).to(space.y.dtype)
-        return stream[places] + self.out_proj(y).float(), after
+        return stream[places].float() + self.out_proj(y).float(), after
 
     def _mix(
         self,

@@ -5,7 +5,6 @@ Letters as in ``encoder/mamba.py``, and ``q`` tokens of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +16,18 @@ from encoder.kernels.fused import hopper_scan
 from encoder.model_config import ModelConfig
 
 CHUNK_SIZE = 64
-_TOGETHER_WIDTH_MAX = 64  # of a head: registers hold the states of two
 _CHUNK_SIZE_MIN = 16  # a side of the smallest product on tensor cores
 
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Descriptors of what the scan reads tile by tile, in one form or another."""
+    """Descriptors of what is scanned tile by tile, for kernels of Triton or for those of Gluon."""
 
     values: Any  # convolved in tiles (q, p)
     keys: Any  # convolved in tiles (q, n)
     gates: Any  # projected in tiles (q, p)
     scores: Any  # in tiles (q, q)
+    values_together: Any  # convolved in tiles of the heads that one program finds states of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +44,9 @@ class Workspace:
     y: Tensor  # (l, e)
     squares: Tensor  # (h, l) float32
     out: Tensor  # (l, d): out_proj's output
-    tiles: Tiles  # as Triton reads them
-    heads_together: int  # that share a reading of B where states are found
-    values_together: TensorDescriptor  # convolved in tiles of their channels
-    hopper_tiles: Tiles | None  # as Gluon does, where its scan runs
+    keys_of: TensorDescriptor  # convolved in tiles (q, n)
+    tiles: Tiles
+    on_hopper: bool  # whether tiles are for the kernels in Gluon
 
     @classmethod
     def of(
@@ -61,18 +59,11 @@ class Workspace:
         def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
-        together = 2 if h // g % 2 == 0 and e // h <= _TOGETHER_WIDTH_MAX else 1
+        on_hopper = hopper_scan.covers(q, e // h, n, h // g, device)
         projected, convolved, scores = empty(length, width), empty(length, f), empty(length, g, q)
 
-        def tiles(describe: Callable[[Tensor, list[int]], Any]) -> Tiles:
-            sides = [q, e // h]
-            return Tiles(
-                describe(convolved, sides),
-                describe(convolved, [q, n]),
-                describe(projected, sides),
-                describe(scores.flatten(1), [q, q]),
-            )
-
+        describe = hopper_scan.describe if on_hopper else TensorDescriptor.from_tensor
+        sides, together = [q, e // h], [q, (hopper_scan.HEADS if on_hopper else 1) * e // h]
         return cls(
             chunk_size=q,
             normed=empty(length, config.d_model, dtype=read),
@@ -84,10 +75,15 @@ class Workspace:
             y=empty(length, e),
             squares=empty(h, length, dtype=torch.float32),
             out=empty(length, config.d_model),
-            tiles=tiles(TensorDescriptor.from_tensor),
-            heads_together=together,
-            values_together=TensorDescriptor.from_tensor(convolved, [q, together * e // h]),
-            hopper_tiles=tiles(hopper_scan.describe) if hopper_scan.covers(q, e // h, n, device) else None,
+            keys_of=TensorDescriptor.from_tensor(convolved, [q, n]),
+            tiles=Tiles(
+                describe(convolved, sides),
+                describe(convolved, [q, n]),
+                describe(projected, sides),
+                describe(scores.flatten(1), [q, q]),
+                describe(convolved, together),
+            ),
+            on_hopper=on_hopper,
         )
 
 
