@@ -65,10 +65,7 @@ def segment_states(
     number = gl.arange(0, 2 * q, flat)
     ahead = load_to_ends(terms, number, first, end, length, q)
     until = gl.minimum(first + q, end) - 1
-    remains, remains_other = (
-        gl.load(terms + _FROM_START * length + until),
-        gl.load(other + _FROM_START * length + until),
-    )
+    remains, remains_other = gl.load(from_start + until), gl.load(from_start_other + until)
     column = gl.arange(0, 2 * p, gl.SliceLayout(0, wide))
     channel = gl.arange(0, 2 * p, gl.SliceLayout(0, by_rows))
     state = gl.zeros([n, 2 * p], gl.float32, wide)
@@ -87,10 +84,7 @@ def segment_states(
         decay, decay_other = decay * remains, decay_other * remains_other
         ahead = load_to_ends(terms, number, start + q, end, length, q)
         until = gl.minimum(start + 2 * q, end) - 1
-        remains, remains_other = (
-            gl.load(terms + _FROM_START * length + until),
-            gl.load(other + _FROM_START * length + until),
-        )
+        remains, remains_other = gl.load(from_start + until), gl.load(from_start_other + until)
         state = warpgroup_mma_wait(0, deps=[updated])
         fetch(keys_of, values_of, keys, values, arrived, first, chunk + _AHEAD, chunks, b_column, x_column)
     place = (segment * heads + head).to(gl.int64)
