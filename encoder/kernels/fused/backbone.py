@@ -15,6 +15,7 @@ from encoder.mamba import Block, Mamba
 from encoder.mixers import LayerState
 
 Space = TypeVar("Space")
+_FIT_SEQUENCES, _FIT_LENGTH = 8, 256
 
 
 class Layer(Protocol[Space]):
@@ -30,6 +31,9 @@ class Layer(Protocol[Space]):
 
     def norm(self, stream: Tensor, space: Space) -> None:
         """Norm a residual ``(l, d)`` that no layer has added to."""
+
+    def fit(self, space: Space) -> None:
+        """Choose scales by what the layer has just read."""
 
     def __call__(self, stream: Tensor, space: Space, packing: FusedPacking, state: LayerState | None) -> LayerState:
         """Add to the residual ``(l, d)``, which is normed in ``space``; give the state after the row."""
@@ -60,6 +64,8 @@ class FusedMamba(Mamba):
             assert isinstance(block, Block)
             backbone.layers[number] = kind(block, dtype, eight_bits=eight_bits)
         self.layers = backbone.layers
+        if eight_bits:
+            self._fit()
 
     @property
     def scanning(self) -> Scanning:
@@ -82,6 +88,16 @@ class FusedMamba(Mamba):
         return self.read(tokens[0], packing, states, places)
 
     @torch.inference_mode()
+    def _fit(self) -> None:
+        """Have layers choose the scales of 8 bits, by reading random tokens: always the same."""
+        device = self.embedding.weight.device
+        size, lengths = self.config.vocabulary_size, [_FIT_LENGTH] * _FIT_SEQUENCES
+        tokens = torch.randint(0, size, (sum(lengths),), generator=torch.Generator().manual_seed(0)).to(device)
+        packing = self._pack(lengths, device)
+        for _ in range(2):  # at first with what was rounded to a scale that did not fit
+            self.read(tokens, packing, [None] * len(self.layers), None, fit=True)
+
+    @torch.inference_mode()
     def warm_up(self) -> None:
         """Read a little of everything, so that no kernel is compiled later: packed, alone, and in pieces.
 
@@ -102,8 +118,13 @@ class FusedMamba(Mamba):
         packing: FusedPacking,
         states: list[LayerState | None],
         places: Tensor | None,
+        *,
+        fit: bool = False,
     ) -> Tensor:
-        """Give the hidden states of ``tokens (l)``: at ``places (n)``, or all; new states are put in ``states``."""
+        """Give the hidden states of ``tokens (l)``: at ``places (n)``, or all; new states are put in ``states``.
+
+        ``fit`` lets layers choose their scales.
+        """
         stream = self.embedding(tokens).to(self.residual_dtype)  # (l, d)
         layers = self._layers()
         # Triton starts kernels on the current device.
@@ -112,6 +133,8 @@ class FusedMamba(Mamba):
             layers[0].norm(stream, space)
             for number, layer in enumerate(layers if places is None else layers[:-1]):
                 states[number] = layer(stream, space, packing, states[number])
+                if fit:
+                    layer.fit(space)
             if places is not None:
                 stream, states[-1] = layers[-1].read_places(stream, space, packing, states[-1], places)
             hidden: Tensor = self.norm_f(stream.float())

@@ -63,6 +63,7 @@ def scan(
     last: gl.tensor,  # out (h, p, n)
     length: gl.tensor,
     segments: gl.tensor,
+    power: gl.tensor,  # float32: y is multiplied by 2 ** power, which is to be a whole number
     heads: gl.constexpr,
     per_group: gl.constexpr,
     q: gl.constexpr,
@@ -85,7 +86,8 @@ def scan(
     )
     states = gl.allocate_shared_memory(dtype, [2, n, p], gl.NVMMASharedLayout.get_default_for([n, p], dtype))
     updates = gl.allocate_shared_memory(dtype, [2, q, p], values_of.layout)
-    rows = gl.allocate_shared_memory(dtype, [2, q, p], values_of.layout)
+    stored: gl.constexpr = y.dtype.element_ty
+    rows = gl.allocate_shared_memory(stored, [2, q, p], gl.NVMMASharedLayout.get_default_for([q, p], stored))
     kinds = gl.allocate_shared_memory(gl.float32, [2, _KINDS * q], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
@@ -96,7 +98,7 @@ def scan(
     fence_async_shared()
     own = (states, updates, rows, kinds)
     arrays = (terms, skip, before, y, squares, last)
-    numbers = (first, end, segment, head, length, segments)
+    numbers = (first, end, segment, head, length, segments, power)
     gl.warp_specialize(
         [
             (read_first, (tiles, full, empty, own, arrays, numbers, heads, gated)),
@@ -192,7 +194,7 @@ def read(
     """Scan one of two heads over a segment."""
     states, updates, rows, kinds = own[0].index(which), own[1].index(which), own[2].index(which), own[3].index(which)
     terms, skip, before, y, squares, last = arrays
-    first, end, segment, head, length, segments = numbers
+    first, end, segment, head, length, segments, power = numbers
     q: gl.constexpr = updates.shape[0]
     p: gl.constexpr = updates.shape[1]
     n: gl.constexpr = states.shape[0]
@@ -203,7 +205,8 @@ def read(
     flat: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])  # (4 q)
     head += which
     terms += 4 * head.to(gl.int64) * length
-    skipped = gl.load(skip + head)
+    factor = exp2(power)
+    skipped = gl.load(skip + head) * factor
     number = gl.arange(0, _KINDS * q, flat)
     ahead = load_terms(terms, number, first, end, length, q)
     remains = gl.load(terms + 2 * length + gl.minimum(first + q, end) - 1)
@@ -221,13 +224,13 @@ def read(
         mbarrier.wait(full.index(place), (chunk >> 1) & 1)
         found = gl.zeros([q, p], gl.float32, wide)
         found = warpgroup_mma(tiles[1].index(place), states, found, use_acc=False, is_async=True)
-        row = kinds.slice(0, q).load(gl.SliceLayout(1, square))
+        row = kinds.slice(0, q).load(gl.SliceLayout(1, square)) + power
         column = kinds.slice(q, q).load(gl.SliceLayout(0, square))
         # Bounded above the diagonal, where nothing is read and it could overflow.
         weights = exp2(gl.minimum(row[:, None] - column[None, :], _WEIGHT_POWER_MAX))
         weights = (weights * tiles[2].index(place).load(square).to(gl.float32)).to(dtype)
         found = warpgroup_mma_wait(0, deps=[found])
-        found = found * kinds.slice(2 * q, q).load(gl.SliceLayout(1, wide))[:, None]
+        found = found * (kinds.slice(2 * q, q).load(gl.SliceLayout(1, wide)) * factor)[:, None]
         values = tiles[3].index(place * 2 + which)
         found = warpgroup_mma(weights, values, found, is_async=True)
         to_end = kinds.slice(3 * q, q).load(gl.SliceLayout(1, by_rows))
@@ -243,7 +246,7 @@ def read(
         if gated:
             found *= silu(tiles[4].index(place * 2 + which).load(wide).to(gl.float32))
             sums = gl.sum(found * found, 1)
-        rows.store(found.to(dtype))
+        rows.store(found.to(rows.dtype))
         state = warpgroup_mma_wait(0, deps=[updated])
         mbarrier.arrive(empty.index(place), count=1)
     store_rows(y, squares, rows, sums, head, first + (chunks - 1) * q, first, end, length, heads)
@@ -267,7 +270,8 @@ def store_rows(
     """Store a chunk's output, and its sums of squares, as far as the segment has that chunk."""
     q: gl.constexpr = rows.shape[0]
     p: gl.constexpr = rows.shape[1]
-    by_rows: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    each: gl.constexpr = 128 // rows.dtype.primitive_bitwidth  # values of a thread: 16 bytes
+    by_rows: gl.constexpr = gl.BlockedLayout([1, each], [32 * each // p, p // each], [4, 1], [1, 0])
     token = start + gl.arange(0, q, gl.SliceLayout(1, by_rows))
     channel = gl.arange(0, p, gl.SliceLayout(0, by_rows))
     places = y + token.to(gl.int64)[:, None] * (heads * p) + (head * p + channel)[None, :]

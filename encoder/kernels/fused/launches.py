@@ -71,16 +71,18 @@ def add_to_residual(
     spread: float,
     squares: Tensor | None = None,
     inner: int = 1,
+    inner_eps: float = 0.0,
 ) -> None:
     """Add ``out (l, d)``, if given, to the residual ``stream (l, d)``, and norm that into ``normed``, times ``spread``.
 
-    With ``squares (h, l)``, ``out`` is first divided by the root of their mean over ``inner`` channels.
+    With ``squares (h, l)``, ``out`` is first divided by the root of their mean over ``inner`` channels, and
+    ``inner_eps``.
     """
     length, width = stream.shape
     block, heads = triton.next_power_of_2(width), 1 if squares is None else len(squares)
     read = max(1, ROW_VALUES // block)
     residual.add_to_residual[(-(-length // read),)](
-        *(stream, out, squares, normed, length),
+        *(stream, out, squares, normed, length, inner_eps),
         inner=inner,
         eps=eps,
         spread=spread,

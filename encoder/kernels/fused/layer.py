@@ -30,6 +30,7 @@ _SMALL_STATE, _USUAL_STATE = 64 * 64, 128 * 64
 _SMALL_STATE_REGISTERS = 168
 _WARM_UP_LENGTHS = (12, 28, 60, 8192)
 _CARRY_READ, _CARRY_BLOCK = 16, 128
+_EIGHT_BITS_TYPICAL = 2.0  # of a float of 8 bits that reaches from 2 ** -9 to 448
 _STATE_COST = 0.2  # of finding the state after a token, where to scan it costs 1
 
 
@@ -53,7 +54,9 @@ class FusedLayer(nn.Module):
         in_proj = mixer.in_proj.weight.float() * block.norm.weight.float()  # (e + f + h, d)
         out_proj = mixer.out_proj.weight.float() * mixer.norm.weight.float()  # (d, e)
         self.in_proj = Product(in_proj, dtype, eight_bits=eight_bits)
-        self.out_proj = Product(out_proj, dtype, eight_bits=False)
+        # Where a token has one scale, that undoes the power of two which brings y into the reach of 8 bits.
+        self.out_proj = Product(out_proj, dtype, eight_bits=eight_bits and config.n_groups == 1, normed=False)
+        self.power = 0.0
         assert mixer.conv1d.bias is not None  # nn.Conv1d made one
         weights = {
             "kernel": launches.convolution_weights(mixer.conv1d),  # (4, f)
@@ -70,8 +73,11 @@ class FusedLayer(nn.Module):
 
     def workspace(self, length: int) -> Workspace:
         """Make what a pass over ``length`` tokens works in, for all layers."""
-        read, width = self.in_proj.input_dtype, len(self.in_proj.weight)
-        return Workspace.of(self.config, length, width, self.in_proj.dtype, read, self.kernel.device)
+        width, dtypes = (
+            len(self.in_proj.weight),
+            (self.in_proj.dtype, self.in_proj.input_dtype, self.out_proj.input_dtype),
+        )
+        return Workspace.of(self.config, length, width, dtypes, self.kernel.device)
 
     def norm(self, stream: Tensor, space: Workspace) -> None:
         """Norm a residual ``(l, d)`` that no layer has added to."""
@@ -83,13 +89,19 @@ class FusedLayer(nn.Module):
         ``space.normed`` has the residual as it was, normed, and then as it is.
         """
         self.in_proj(space.normed, out=space.projected)
-        after = self._mix(space, space.projected, packing, state, gated=True)
+        after = self._mix(space, space.projected, packing, state, space.y, gated=True)
         one_scale = self.config.n_groups == 1
         if not one_scale:
             self._scale_groups(space)
         self.out_proj(space.y, out=space.out)
         self._add(stream, space, space.out, space.squares if one_scale else None)
         return after
+
+    def fit(self, space: Workspace) -> None:
+        """Choose the power of two for what 8 bits are to hold of y, by what the layer has just read."""
+        if self.out_proj.eight_bits:
+            mean = float(space.squares.sum(0).mean()) / self.config.d_inner * 4.0**-self.power
+            self.power = float(round(math.log2(_EIGHT_BITS_TYPICAL / mean**0.5))) if mean > 0 else 0.0
 
     def read_places(
         self,
@@ -105,13 +117,14 @@ class FusedLayer(nn.Module):
         """
         e, groups = self.config.d_inner, self.config.n_groups
         length, width = space.projected.shape
-        others = space.projected.view(-1)[: length * (width - e)].view(length, width - e)
+        others, y = space.projected.view(-1).split([length * (width - e), length * e])
+        others, y = others.view(length, width - e), y.view(length, e)
         self.in_proj(space.normed, slice(e, None), out=others)  # (l, f + h, and padding)
-        after = self._mix(space, others, packing, state, gated=False)
+        after = self._mix(space, others, packing, state, y, gated=False)
         gates = self.in_proj(launches.pick(space.normed, places), slice(0, e)).float()  # (n, e)
-        gated = (space.y[places].float() * F.silu(gates)).unflatten(1, (groups, -1))
-        y = F.rms_norm(gated, gated.shape[2:], eps=self.eps).flatten(1).to(space.y.dtype)
-        return stream[places].float() + self.out_proj(y)[:, : self.config.d_model].float(), after
+        gated = (y[places].float() * F.silu(gates)).unflatten(1, (groups, -1))
+        normed = F.rms_norm(gated, gated.shape[2:], eps=self.eps).flatten(1).to(self.out_proj.input_dtype)
+        return stream[places].float() + self.out_proj(normed)[:, : self.config.d_model].float(), after
 
     def _mix(
         self,
@@ -119,10 +132,11 @@ class FusedLayer(nn.Module):
         projected: Tensor,
         packing: FusedPacking,
         state: LayerState | None,
+        y: Tensor,
         *,
         gated: bool,
     ) -> LayerState:
-        """From in_proj's output, with z or without, fill ``space.y``, and ``space.squares`` if gated."""
+        """From in_proj's output, with z or without, fill ``y (l, e)``, and ``space.squares`` if gated."""
         config = self.config
         heads, channels, size = config.n_heads, config.d_inner // config.n_heads, config.d_state
         after = self._convolve(space, projected, packing, state)
@@ -144,7 +158,8 @@ class FusedLayer(nn.Module):
         kernel[(packing.segments * heads // read,)](
             *(space.tiles.values, space.tiles.keys, space.tiles.gates if gated else None, space.tiles.scores),
             *(space.terms, self.skip, packing.bounds, packing.order, before),
-            *(space.y, space.squares if gated else None, last, packing.length, packing.segments),
+            *(y, space.squares if gated else None, last, packing.length, packing.segments),
+            self.power if gated else 0.0,
             **sizes,
             **launch,
         )
@@ -210,6 +225,7 @@ class FusedLayer(nn.Module):
             spread=self.in_proj.spread,
             squares=squares,
             inner=self.config.d_inner,
+            inner_eps=self.eps * 4.0**self.power,
         )
 
 

@@ -14,21 +14,24 @@ _LARGEST = torch.finfo(EIGHT_BITS).max
 class Product(nn.Module):
     """``x W^T`` for ``x (l, in)``; with ``eight_bits`` ``x`` and the weights are 8-bit floats, the result is not.
 
-    Weights have one scale for all of them, and so has ``x``, which must be normed: its largest value is then at most
-    the root of ``in``. An 8-bit float keeps its precision over four decades.
+    Weights have one scale for all of them, and so has ``x``: an 8-bit float keeps its precision over four decades.
     """
 
     weight: Tensor
     input_scale: Tensor
     weight_scale: Tensor
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype, *, eight_bits: bool) -> None:
-        """Take ``weight (out, in)`` float32; outputs are filled up to a multiple of ``ROW_MULTIPLE``."""
+    def __init__(self, weight: Tensor, dtype: torch.dtype, *, eight_bits: bool, normed: bool = True) -> None:
+        """Take ``weight (out, in)`` float32; outputs are filled up to a multiple of ``ROW_MULTIPLE``.
+
+        Of 8 bits, ``x`` is to come multiplied by ``spread``: if ``normed``, its largest value is before at most the
+        root of ``in``. Otherwise that is 1.
+        """
         super().__init__()
         self.dtype = dtype
         self.eight_bits = eight_bits
         weight = F.pad(weight, (0, 0, 0, -len(weight) % ROW_MULTIPLE)).detach()
-        self.spread = _LARGEST / weight.shape[1] ** 0.5 if eight_bits else 1.0  # what x is to be multiplied by
+        self.spread = _LARGEST / weight.shape[1] ** 0.5 if eight_bits and normed else 1.0
         if eight_bits:
             scale = weight.abs().max() / _LARGEST
             self.register_buffer("weight_scale", scale, persistent=False)

@@ -17,6 +17,7 @@ def add_to_residual(
     squares: tl.tensor,  # (h, l) whose sums the gated norm's scale follows from, or None: out is scaled
     normed: tl.tensor,  # out (l, d): what in_proj reads
     length: tl.tensor,
+    inner_eps: tl.tensor,  # float32: of the gated norm, as ``squares`` are scaled
     inner: tl.constexpr,  # e
     eps: tl.constexpr,
     spread: tl.constexpr,  # what the normed rows are multiplied by
@@ -38,7 +39,7 @@ def add_to_residual(
             head = tl.arange(0, block_h)
             own = (head < h)[:, None] & (token < length)[None, :]
             parts = tl.load(squares + head.to(tl.int64)[:, None] * length + token[None, :], mask=own, other=0.0)
-            added *= tl.rsqrt(tl.sum(parts, 0) / inner + eps)[:, None]
+            added *= tl.rsqrt(tl.sum(parts, 0) / inner + inner_eps)[:, None]
         value += added
         tl.store(residual + places, value.to(residual.dtype.element_ty), mask=inside)
     value *= (tl.rsqrt(tl.sum(value * value, 1) / d + eps) * spread)[:, None]

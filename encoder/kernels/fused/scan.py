@@ -116,6 +116,7 @@ def scan(
     last: tl.tensor,  # out (h, p, n)
     length: tl.tensor,
     segments: tl.tensor,
+    power: tl.tensor,  # float32: y is multiplied by 2 ** power, which is to be a whole number
     heads: tl.constexpr,
     per_group: tl.constexpr,
     q: tl.constexpr,
@@ -131,7 +132,8 @@ def scan(
     b_column = heads * p + group * n
     c_column = b_column + heads // per_group * n
     terms += 4 * head.to(tl.int64) * length
-    skipped = tl.load(skip + head)
+    factor = exp2(power)
+    skipped = tl.load(skip + head) * factor
     first, end = tl.load(bounds + segment), tl.load(bounds + segment + 1)
     inside = tl.arange(0, n)[:, None] + tl.arange(0, p)[None, :] * n
     order = tl.arange(0, q)
@@ -144,11 +146,11 @@ def scan(
         token = start + order
         key, query = keys_of.load([start, b_column]), keys_of.load([start, c_column])
         values, scores = values_of.load([start, head * p]), scores_of.load([start, group * q])
-        row = load_term(terms, UNTIL, length, token, end, _NOTHING)
+        row = load_term(terms, UNTIL, length, token, end, _NOTHING) + power
         column = load_term(terms, COLUMN, length, token, end, 0.0)
         # Bounded above the diagonal, where nothing is read and it could overflow.
         weights = exp2(tl.minimum(row[:, None] - column[None, :], _WEIGHT_POWER_MAX)) * scores.to(tl.float32)
-        from_start = load_term(terms, FROM_START, length, token, end, 0.0)
+        from_start = load_term(terms, FROM_START, length, token, end, 0.0) * factor
         found = multiply(query, state.to(values.dtype)) * from_start[:, None]
         found = multiply_add(weights.to(values.dtype), values, found) + values * skipped
         if gates_of is not None:

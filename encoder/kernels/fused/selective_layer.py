@@ -128,6 +128,9 @@ class SelectiveLayer(nn.Module):
         launches.add_to_residual(stream, space.out, space.normed, eps=self.config.norm_eps, spread=self.in_proj.spread)
         return after
 
+    def fit(self, space: SelectiveWorkspace) -> None:
+        """Choose nothing: what has 8 bits here is normed."""
+
     def read_places(
         self,
         stream: Tensor,

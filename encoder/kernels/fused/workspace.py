@@ -41,7 +41,7 @@ class Workspace:
     steps: Tensor  # (h, l) float32
     scores: Tensor  # (l, g, q)
     terms: Tensor  # (h, 4, l) float32
-    y: Tensor  # (l, e)
+    y: Tensor  # (l, e): what out_proj reads
     squares: Tensor  # (h, l) float32
     out: Tensor  # (l, d): out_proj's output
     keys_of: TensorDescriptor  # convolved in tiles (q, n)
@@ -50,9 +50,13 @@ class Workspace:
 
     @classmethod
     def of(
-        cls, config: ModelConfig, length: int, width: int, dtype: torch.dtype, read: torch.dtype, device: torch.device
+        cls, config: ModelConfig, length: int, width: int, dtypes: tuple[torch.dtype, ...], device: torch.device
     ) -> Workspace:
-        """Make it for ``length`` tokens; ``width`` is in_proj's with its padding, which reads ``read``."""
+        """Make it for ``length`` tokens; ``width`` is in_proj's with its padding.
+
+        ``dtypes`` are the model's, and those of what in_proj and out_proj read.
+        """
+        dtype, read, read_last = dtypes
         e, h, g, n, q = config.d_inner, config.n_heads, config.n_groups, config.d_state, chunk_size_for(length)
         f = e + 2 * g * n
 
@@ -72,7 +76,7 @@ class Workspace:
             steps=empty(h, length, dtype=torch.float32),
             scores=scores,
             terms=empty(h, 4, length, dtype=torch.float32),
-            y=empty(length, e),
+            y=empty(length, e, dtype=read_last),
             squares=empty(h, length, dtype=torch.float32),
             out=empty(length, config.d_model),
             keys_of=TensorDescriptor.from_tensor(convolved, [q, n]),
