@@ -1,6 +1,7 @@
 """The whole product on a machine with a GPU: queries and passages end to end, beside the bare encoder, in one run.
 
     python -m tests.benchmarks.load.service [--seconds 10] [--documents 400] [--replicas 1] [--batch-tokens N]
+        [--passages-only]
 
 ``mamba-search up`` runs with the default model. Searches are asked over gRPC by one client, then by more and more, in
 several processes, until no more are answered; likewise the encoder service alone. Passages go through the encoder
@@ -125,6 +126,7 @@ def main() -> int:
     parser.add_argument("--documents", type=int, default=2000)
     parser.add_argument("--replicas", type=int, default=1, help="of the encoder, which share the GPU")
     parser.add_argument("--batch-tokens", type=int, help="read together by a replica (default: the service's own)")
+    parser.add_argument("--passages-only", action="store_true", help="neither searches, queries nor ingestion")
     given = parser.parse_args()
     settings = SETTINGS | {"MAMBASEARCH_ENCODER_NUM_REPLICAS": str(given.replicas)}
     if given.batch_tokens:
@@ -151,26 +153,33 @@ def main() -> int:
                 seconds=given.seconds,
             )
             print(f"through the service: {passed[kind]:,.0f} tokens/s of {kind}", flush=True)
-        ingested, tokens = asyncio.run(ingest(product.target("ingest"), given.documents))
-        print(f"ingestion: {tokens:,} tokens, {ingested:,.0f} tokens/s", flush=True)
-        rows = sweep("search", ask_searches, product.target("search"), given.seconds, pool)
-        rows += sweep("encoder", ask_embeddings, product.target("encoder"), given.seconds, pool)
+        rows, ingested = [], 0.0
+        if not given.passages_only:
+            ingested, tokens = asyncio.run(ingest(product.target("ingest"), given.documents))
+            print(f"ingestion: {tokens:,} tokens, {ingested:,.0f} tokens/s", flush=True)
+            rows = sweep("search", ask_searches, product.target("search"), given.seconds, pool)
+            rows += sweep("encoder", ask_embeddings, product.target("encoder"), given.seconds, pool)
     after = bare(given.seconds)
     alone = {kind: (before[kind] + after[kind]) / 2 for kind in before}
     reporting.write("service", [*rows, {"bare": alone, "through": passed, "ingestion": ingested}])
     errors = sum(count for row in rows for code, count in row["codes"].items() if code not in (OK, REFUSED))  # type: ignore[attr-defined]
-    search, encoder = ([row for row in rows if row["system"] == name] for name in ("search", "encoder"))
-    best = [max(float(str(row["throughput"])) for row in each) for each in (search, encoder)]
     failed = errors or passed["texts"] < THROUGH_MIN * alone["texts"]
+    shares = (f"{passed[kind]:,.0f} tokens/s of {kind} ({passed[kind] / alone[kind]:.0%})" for kind in passed)
     print(
-        f"{'FAIL' if failed else 'PASS'}: one client p50 {search[0]['p50']} ms, p99 {search[0]['p99']} ms; at "
-        f"saturation {best[0]:,.0f} searches/s, {best[1]:,.0f} encoded queries/s; passages through the service "
-        f"{passed['texts']:,.0f} tokens/s of texts ({passed['texts'] / alone['texts']:.0%} of the bare encoder's "
-        f"{alone['texts']:,.0f}), {passed['ids']:,.0f} of ids ({passed['ids'] / alone['ids']:.0%} of "
-        f"{alone['ids']:,.0f}); "
-        f"ingestion {ingested:,.0f} tokens/s; {errors} errors"
+        f"{'FAIL' if failed else 'PASS'}: passages through the service, beside the bare encoder: {', '.join(shares)}"
+        f"{searches(rows, ingested) if rows else ''}; {errors} errors"
     )
     return 1 if failed else 0
+
+
+def searches(rows: list[dict[str, object]], ingested: float) -> str:
+    """Say how searches, queries and ingestion went."""
+    search, encoder = ([row for row in rows if row["system"] == name] for name in ("search", "encoder"))
+    best = [max(float(str(row["throughput"])) for row in each) for each in (search, encoder)]
+    return (
+        f"; one client p50 {search[0]['p50']} ms, p99 {search[0]['p99']} ms; at saturation {best[0]:,.0f} searches/s, "
+        f"{best[1]:,.0f} encoded queries/s; ingestion {ingested:,.0f} tokens/s"
+    )
 
 
 if __name__ == "__main__":
