@@ -83,7 +83,7 @@ class DeviceSettings(Settings):
     encoder_eight_bits: bool | None = Field(
         None,
         description="Whether the factors of matrix products are rounded to 8 bits, which is faster and changes "
-        "embeddings a little: on a CPU those of short texts, on a GPU from Hopper on all that in_proj multiplies. "
+        "embeddings a little: on a CPU those of short texts, on a GPU from Hopper on those of in_proj and out_proj. "
         "Default: on a CPU.",
     )
 

@@ -141,7 +141,7 @@ def test_products_and_activations_are_those_of_the_layers() -> None:
     assert [(product.k, product.n) for product in products_of(config)] == [(768, 3352), (1536, 768)]
     # The residual, in_proj's input and output, out_proj's input: read and written.
     assert bytes_per_token(config) == 24 * 2 * (768 * 4 + 768 * 2 + 3352 * 2 + 1536 * 2)
-    assert bytes_per_token(config, fp8=True) == 24 * 2 * (768 * 4 + 768 + 3352 * 2 + 1536)
+    assert bytes_per_token(config, fp8=True) == 24 * 2 * (768 * 2 + 768 + 3352 * 2 + 1536)
     widths = {"mamba2-370m": ["in_proj", "out_proj"], "mamba-130m": ["in_proj", "x_proj", "dt_proj", "out_proj"]}
     for name, parts in widths.items():
         mixer = build_empty(SIZES[name]).backbone.layers[0].mixer

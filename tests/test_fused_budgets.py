@@ -29,10 +29,12 @@ def test_budgets_double_and_then_grow_in_steps() -> None:
 
 def test_what_fits_in() -> None:
     assert BUDGETS[-1].takes(65_536, 300, 257)
+    assert not BUDGETS[-1].takes(40_000, 300, 257), "a smaller one is there for that"
     assert Budget(8192, 512, 16).takes(10, 1, 10)
+    assert Budget(8192, 512, 16).takes(8000, 8, 5000)
     assert not Budget(8192, 512, 16).takes(8193, 40, 257)
     assert not Budget(8192, 512, 16).takes(8000, 513, 257)
-    assert not Budget(8192, 512, 16).takes(8000, 8, 1000)
+    assert not Budget(16_384, 1024, 32).takes(16_000, 8, 2000)
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: str(budget.tokens))

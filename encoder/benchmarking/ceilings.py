@@ -10,9 +10,9 @@ Of one token, in all L layers:
     traffic_s  = L · 2 · bytes / copy rate    each activation between two kernels read once and written once
 
 The activations of a layer, Mamba-2: the residual (d, float32), what in_proj reads (d) and writes (w), what out_proj
-reads (e), 16 bits each; in FP8, what products read has 8. Mamba-1 has those around x_proj and dt_proj, too. What a
-kernel may keep on the chip (the convolution's output, states, decays) counts for nothing, and so do the products of
-the scan: how many there are is a choice.
+reads (e), 16 bits each; in FP8, what products read has 8, and the residual 16. Mamba-1 has those around x_proj and
+dt_proj, too. What a kernel may keep on the chip (the convolution's output, states, decays) counts for nothing, and so
+do the products of the scan: how many there are is a choice.
 
     ceiling = 1 / (products_s + traffic_s)       one after the other, as kernels run
     roofline = 1 / max(products_s, traffic_s)    both at once, one hidden behind the other entirely
@@ -66,7 +66,8 @@ def bytes_per_token(config: ModelConfig, *, fp8: bool = False) -> int:
     inputs = 1 if fp8 else 2
     widths = sum(product.k * inputs + product.n * 2 for product in products_of(config)[:-1])
     last = products_of(config)[-1]  # what it gives is added to the residual at once
-    return config.n_layers * 2 * (config.d_model * 4 + widths + last.k * inputs)
+    residual = 2 if fp8 else 4
+    return config.n_layers * 2 * (config.d_model * residual + widths + last.k * inputs)
 
 
 def measure_ceilings(config: ModelConfig, device: torch.device, dtype: torch.dtype, rows: int) -> Ceilings:

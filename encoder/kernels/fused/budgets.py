@@ -15,6 +15,7 @@ from encoder.kernels.fused.cuts import cut_at_starts, falling
 _SMALLEST = 16
 _FEW_TOKENS = 512  # read in one segment, one program a head
 _MIDDLING_TOKENS = 8192  # up to so many it costs nothing to speak of to read what is left of a budget
+_TIMES_TOKENS_MAX = 1.5  # that a larger budget may have of what is read: reading the rest is no longer cheap
 _STEPS = 4  # of larger budgets from one power of two to the next: at most a sixth is left
 
 _Numbers = TypeVar("_Numbers", NDArray[np.int32], Tensor)
@@ -29,25 +30,31 @@ class Budget:
     segments: int
 
     @property
+    def share(self) -> int:
+        """Tokens of a segment, if all are even."""
+        return self.tokens // self.segments
+
+    @property
     def text_tokens_max(self) -> int:
         """Tokens of the longest text: none is cut, so that no state has to be found within it."""
-        return self.tokens // self.segments
+        return self.tokens if self.tokens <= _MIDDLING_TOKENS else self.share
 
     @property
     def segment_tokens_max(self) -> int:
         """Tokens of the longest segment."""
-        return min(self.tokens, 2 * (self.text_tokens_max + 1))
+        return self.tokens if self.tokens <= _MIDDLING_TOKENS else min(self.tokens, 2 * (self.share + 1))
 
     def takes(self, tokens: int, texts: int, longest: int) -> bool:
-        """Say whether some texts, of so many tokens together, fit in."""
-        return tokens <= self.tokens and texts <= self.texts and longest <= self.text_tokens_max
+        """Say whether some texts, of so many tokens together, fit in, and leave not too much of it."""
+        fits = tokens <= self.tokens and texts <= self.texts and longest <= self.text_tokens_max
+        return fits and self.tokens <= max(_MIDDLING_TOKENS, _TIMES_TOKENS_MAX * tokens)
 
     def lay_out(self, tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> NDArray[np.int32]:
         """Give what a graph reads for texts that fit in, laid end to end in ``tokens``: its :meth:`parts` end to end.
 
         What is left of the budget are texts, too, of zeros: all tokens belong to one that is not too long.
         """
-        left, most = self.tokens - len(tokens), self.text_tokens_max
+        left, most = self.tokens - len(tokens), self.share
         filling = np.full(-(-left // most), most)
         filling[-1:] = left - most * (len(filling) - 1)
         every = np.concatenate([lengths, filling]).astype(np.int64)
