@@ -26,7 +26,8 @@ _UNMEASURED = "–"
 
 def render(rows: Sequence[Row]) -> str:
     """Render all tables."""
-    cells, made, ceilings = of_kind(rows, Cell), of_kind(rows, Made), of_kind(rows, Ceilings)
+    cells, ceilings = of_kind(rows, Cell), of_kind(rows, Ceilings)
+    made = list({each.system: each for each in of_kind(rows, Made)}.values())  # of several runs, the last
     parts = [_machine(of_kind(rows, Machine))]
     if cells:
         parts.append(_by_length("tokens/s, by tokens of a text", cells, made, _speed))

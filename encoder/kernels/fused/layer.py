@@ -73,11 +73,8 @@ class FusedLayer(nn.Module):
 
     def workspace(self, length: int) -> Workspace:
         """Make what a pass over ``length`` tokens works in, for all layers."""
-        width, dtypes = (
-            len(self.in_proj.weight),
-            (self.in_proj.dtype, self.in_proj.input_dtype, self.out_proj.input_dtype),
-        )
-        return Workspace.of(self.config, length, width, dtypes, self.kernel.device)
+        dtypes = self.in_proj.dtype, self.in_proj.input_dtype, self.out_proj.input_dtype
+        return Workspace.of(self.config, length, len(self.in_proj.weight), dtypes, self.kernel.device)
 
     def norm(self, stream: Tensor, space: Workspace) -> None:
         """Norm a residual ``(l, d)`` that no layer has added to."""
