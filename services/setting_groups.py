@@ -83,8 +83,8 @@ class DeviceSettings(Settings):
     encoder_eight_bits: bool | None = Field(
         None,
         description="Whether the factors of matrix products are rounded to 8 bits, which is faster and changes "
-        "embeddings a little: on a CPU those of short texts, on a GPU from Hopper on those of in_proj and out_proj. "
-        "Default: on a CPU.",
+        "embeddings a little: on a CPU those of short texts, on a GPU from Hopper on those of in_proj, and of "
+        "Mamba-2's out_proj. Default: on a CPU.",
     )
 
 

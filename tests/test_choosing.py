@@ -23,7 +23,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
 
     def have(capability: tuple[int, int]) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-        monkeypatch.setattr(fused, "find_spec", lambda _: object())
+        monkeypatch.setattr(fused, "triton_version", lambda: (3, 6))
 
     return have
 
@@ -36,7 +36,6 @@ def why_not(dtype: torch.dtype = torch.bfloat16, **changes: Any) -> str:
 def test_what_the_fused_kernels_cover(gpu: Callable[[tuple[int, int]], None]) -> None:
     gpu(HOPPER)
     assert why_not() == ""
-    assert why_not(torch.float16) == ""
     assert why_not(n_groups=2) == ""
     assert why_not(d_conv=3) == ""
     assert why_not(**MAMBA1) == ""
@@ -54,6 +53,7 @@ def test_what_the_fused_kernels_cover(gpu: Callable[[tuple[int, int]], None]) ->
         ("reads one way", {"bidirectional": True}),
         ("selective", {"selective": False}),
         ("not torch.float32", {"dtype": torch.float32}),
+        ("not torch.float16", {"dtype": torch.float16}),
     ],
 )
 def test_what_they_do_not_cover(gpu: Callable[[tuple[int, int]], None], words: str, changes: dict[str, Any]) -> None:
@@ -66,7 +66,9 @@ def test_older_gpus_and_machines_without_triton(
 ) -> None:
     gpu(AMPERE)
     assert why_not() == "compute capability 9.0 is needed, not 8.0"
-    monkeypatch.setattr(fused, "find_spec", lambda _: None)
+    monkeypatch.setattr(fused, "triton_version", lambda: (3, 5))
+    assert why_not() == "Triton 3.6 is needed, not 3.5"
+    monkeypatch.setattr(fused, "triton_version", lambda: None)
     assert why_not() == "Triton is not installed"
 
 

@@ -74,7 +74,7 @@ def test_in_pieces(backbone: Mamba, cuts_at: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("lengths", [(1, 30, 64, 7), (64,), (60, 64, 50, 61, 20), (3,) * 9, (5, 200), (256,)])
 def test_laid_out_in_a_budget(backbone: Mamba, lengths: tuple[int, ...]) -> None:
     """As a CUDA graph reads it: with other texts behind, and segments that may have no tokens."""
-    budget, total = Budget(256, 12, 4), sum(lengths)
+    budget, total = Budget(256, 12, 4, 256), sum(lengths)
     assert budget.takes(total, len(lengths), max(lengths))
     tokens = some_tokens(total)
     given = budget.lay_out(tokens[0].int().cpu().numpy(), np.array(lengths))

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder.kernels.fused.budgets import Budget, budgets
+from encoder.kernels.fused.cuts import Scanning
 
-BUDGETS = list(budgets(66, 65_536))
+SCANNING = Scanning(programs=6, at_once=132, chunk=64, state_cost=0.2, states_at_once=44)
+BUDGETS = list(budgets(SCANNING, 65_536))
+DEARLY = list(budgets(SCANNING._replace(state_cost=0.95), 65_536))
 
 
 def texts_for(budget: Budget) -> st.SearchStrategy[list[int]]:
@@ -22,7 +25,7 @@ def test_budgets_double_and_then_grow_in_steps() -> None:
     small = [2**power for power in range(4, 14)]
     large = [10_240, 12_288, 14_336, 16_384, 20_480, 24_576, 28_672, 32_768, 40_960, 49_152, 57_344, 65_536]
     assert [budget.tokens for budget in BUDGETS] == small + large
-    assert [budget.tokens for budget in budgets(33, 600)] == [16, 32, 64, 128, 256, 512]
+    assert [budget.tokens for budget in budgets(SCANNING, 600)] == [16, 32, 64, 128, 256, 512]
     assert BUDGETS[-1].segments == 66
     assert all(budget.segments == 1 for budget in BUDGETS if budget.tokens <= 512)
 
@@ -30,14 +33,16 @@ def test_budgets_double_and_then_grow_in_steps() -> None:
 def test_what_fits_in() -> None:
     assert BUDGETS[-1].takes(65_536, 300, 257)
     assert not BUDGETS[-1].takes(40_000, 300, 257), "a smaller one is there for that"
-    assert Budget(8192, 512, 16).takes(10, 1, 10)
-    assert Budget(8192, 512, 16).takes(8000, 8, 5000)
-    assert not Budget(8192, 512, 16).takes(8193, 40, 257)
-    assert not Budget(8192, 512, 16).takes(8000, 513, 257)
-    assert not Budget(16_384, 1024, 32).takes(16_000, 8, 2000)
+    small = next(budget for budget in BUDGETS if budget.tokens == 8192)
+    assert small.takes(10, 1, 10)
+    assert small.takes(8000, 8, 5000)
+    assert not next(budget for budget in DEARLY if budget.tokens == 8192).takes(8000, 8, 5000)
+    assert not small.takes(8193, 40, 257)
+    assert not small.takes(8000, 513, 257)
+    assert not BUDGETS[-1].takes(65_000, 8, 9000)
 
 
-@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: str(budget.tokens))
+@pytest.mark.parametrize("budget", [*BUDGETS, *DEARLY[6::4]], ids=lambda budget: str(budget.tokens))
 @given(data=st.data())
 def test_every_token_belongs_to_one_text_and_one_segment(budget: Budget, data: st.DataObject) -> None:
     lengths = np.array(data.draw(texts_for(budget)), dtype=np.int64)

@@ -51,7 +51,8 @@ def test_segments_cover_the_row(scanning: Scanning, lengths: list[int]) -> None:
     if max(lengths) <= STATES_TOKENS:
         assert not carried.any()
     # Segments of whole sequences, what long ones leave between them, and parts that are read again.
-    assert len(order) <= 1 + 8 * min(scanning.segments_at_once, 1 + total // SEGMENT_TOKENS_MIN)
+    at_once = 8 * scanning.segments_at_once + 2 * scanning.states_at_once
+    assert len(order) <= 1 + min(at_once, 8 * (1 + total // SEGMENT_TOKENS_MIN))
 
 
 @pytest.mark.parametrize("lengths", [[512] * 256, [2048] * 64, [60] * 2000, [8192] * 11, [4096] * 22])

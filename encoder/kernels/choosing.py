@@ -1,8 +1,8 @@
 """Which code computes the blocks: chosen once, when a model is loaded for inference.
 
-A path is a class that stands in for :class:`encoder.mamba.Block`, made from it, with the same ``forward``. It may keep
-its weights in another form, so that a prepared model cannot be trained or saved. What no path covers (Mamba-1 on a
-CPU, the switches for research, the Transformer) runs as it is.
+A path is a class that stands in for :class:`encoder.mamba.Block`, made from it, with the same ``forward``, or for the
+whole backbone. It may keep its weights in another form, so that a prepared model cannot be trained or saved. What no
+path covers (Mamba-1 on a CPU, the switches for research, the Transformer) runs as it is.
 """
 
 from __future__ import annotations

@@ -108,9 +108,11 @@ def judge(rows: Sequence[Row]) -> Iterator[Bar]:
     yield at_most("median ms of a query", one and one.median_ms, QUERY_MS_MAX)
     yield at_most("p99 ms of a query", one and one.p99_ms, QUERY_P99_MS_MAX)
     yield at_most("median ms of eight queries", eight and eight.median_ms, EIGHT_MS_MAX)
-    yield whole_texts(of_kind(rows, Texts))
+    texts = {(each.ours, each.model, each.batch_size): each for each in of_kind(rows, Texts)}
+    yield whole_texts(list(texts.values()))
+    agreements = {(each.system, each.length): each for each in of_kind(rows, Agreement)}
     for system, least in COSINE_MIN.items():
-        yield agreement([each for each in of_kind(rows, Agreement) if each.system == system], system, least)
+        yield agreement([each for each in agreements.values() if each.system == system], system, least)
 
 
 Cells = dict[tuple[System, int], Cell]

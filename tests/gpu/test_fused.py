@@ -78,7 +78,19 @@ def test_packed_texts_and_graphs(config: ModelConfig) -> None:
     assert least_cosine(found, expected) >= COSINE_MIN
     assert path.one_call is not None
     rows = [row.cpu() for row in tokens[0].split(lengths)]
-    for places in ([0], [1], [1, 2], [4, 0, 1], [3, 6], [2, 3, 6, 7], [0, 1, 2, 4, 7] * 12, [6] * 500):
+    for places in (
+        [0],
+        [1],
+        [1, 2],
+        [4, 0, 1],
+        [3, 6],
+        [2, 3, 6, 7],
+        [0, 1, 2, 4, 7] * 12,
+        [6] * 500,
+        [5],
+        [8],
+        [8, 5, 8],
+    ):
         chosen = [rows[place] for place in places]
         if not path.one_call.takes([len(row) for row in chosen]):
             assert config.d_model > 1024  # of which there are graphs for short texts only

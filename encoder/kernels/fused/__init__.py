@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from encoder.model_config import ModelConfig
 
+_TRITON_MIN = (3, 6)  # whose Gluon divides warps among tasks as ours asks it to
 _TOKENS_MAX = 131_072
 _INDEX_MAX = 2**31 - 1
 _CAPABILITY_MIN = (9, 0)  # of devices that copy whole tiles: tensor descriptors are slow elsewhere
@@ -22,10 +23,14 @@ def missing(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> st
     """Say why a model cannot run on these kernels on a device; nothing if it can."""
     if config.architecture == "transformer" or not config.selective or config.bidirectional:
         return "they are for selective Mamba that reads one way"
-    if find_spec("triton") is None:
+    found = triton_version()
+    if found is None:
         return "Triton is not installed"
-    if dtype not in (torch.bfloat16, torch.float16):
-        return f"they multiply bfloat16 and float16, not {dtype}"
+    if found < _TRITON_MIN:
+        return "Triton {}.{} is needed, not {}.{}".format(*_TRITON_MIN, *found)
+    # What out_proj reads is not normed yet, and can be beyond a float16.
+    if dtype != torch.bfloat16:
+        return f"they multiply bfloat16, not {dtype}"
     capability = torch.cuda.get_device_capability(device)
     if capability < _CAPABILITY_MIN:
         return "compute capability {}.{} is needed, not {}.{}".format(*_CAPABILITY_MIN, *capability)
@@ -52,3 +57,12 @@ def tokens_per_call_max(config: ModelConfig) -> int:
     if config.architecture == "mamba2":
         projected += 2 * config.n_groups * config.d_state + config.n_heads
     return min(_TOKENS_MAX, _INDEX_MAX // projected)
+
+
+def triton_version() -> tuple[int, int] | None:
+    """Give Triton's version, if it is installed."""
+    try:
+        major, minor = version("triton").split(".")[:2]
+    except PackageNotFoundError:
+        return None
+    return int(major), int(minor)

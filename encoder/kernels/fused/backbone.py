@@ -64,7 +64,7 @@ class FusedMamba(Mamba):
             assert isinstance(block, Block)
             backbone.layers[number] = kind(block, dtype, eight_bits=eight_bits)
         self.layers = backbone.layers
-        if eight_bits:
+        if eight_bits and self.config.architecture == "mamba2" and self.config.n_groups == 1:
             self._fit()
 
     @property

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoder.kernels.fused.cuts import cut_at_starts, falling
+from encoder.kernels.fused.cuts import SEGMENT_TOKENS_MIN, Scanning, cut_at_starts, falling
 
 _SMALLEST = 16
-_FEW_TOKENS = 512  # read in one segment, one program a head
+_FEW_TOKENS = 512  # read in one segment
 _MIDDLING_TOKENS = 8192  # up to so many it costs nothing to speak of to read what is left of a budget
+# Who finds states at less than this cost scans a long text whole in the time that its kernels would take to launch.
+_CHEAP_STATE = 0.5
 _TIMES_TOKENS_MAX = 1.5  # that a larger budget may have of what is read: reading the rest is no longer cheap
 _STEPS = 4  # of larger budgets from one power of two to the next: at most a sixth is left
 
@@ -28,6 +30,7 @@ class Budget:
     tokens: int
     texts: int
     segments: int
+    text_tokens_max: int  # of the longest text: none is cut, so that no state has to be found within it
 
     @property
     def share(self) -> int:
@@ -35,14 +38,9 @@ class Budget:
         return self.tokens // self.segments
 
     @property
-    def text_tokens_max(self) -> int:
-        """Tokens of the longest text: none is cut, so that no state has to be found within it."""
-        return self.tokens if self.tokens <= _MIDDLING_TOKENS else self.share
-
-    @property
     def segment_tokens_max(self) -> int:
         """Tokens of the longest segment."""
-        return self.tokens if self.tokens <= _MIDDLING_TOKENS else min(self.tokens, 2 * (self.share + 1))
+        return min(self.tokens, 2 * (max(self.share, self.text_tokens_max) + 1))
 
     def takes(self, tokens: int, texts: int, longest: int) -> bool:
         """Say whether some texts, of so many tokens together, fit in, and leave not too much of it."""
@@ -80,12 +78,15 @@ class Budget:
         return given[:first], given[first:second], given[second:third], given[third:fourth], given[fourth:]
 
 
-def budgets(segments_max: int, tokens_max: int) -> Iterator[Budget]:
-    """Give the budgets, up to one of ``tokens_max`` in at most ``segments_max`` segments."""
+def budgets(scanning: Scanning, tokens_max: int) -> Iterator[Budget]:
+    """Give the budgets, up to one of ``tokens_max``."""
     tokens = _SMALLEST
     while tokens <= tokens_max:
         if tokens <= _FEW_TOKENS:
-            yield Budget(tokens, tokens // 4, 1)
+            yield Budget(tokens, tokens // 4, 1, tokens)
         else:
-            yield Budget(tokens, tokens // 16, min(segments_max, tokens // _FEW_TOKENS))
+            segments = min(scanning.segments_max, tokens // SEGMENT_TOKENS_MIN)
+            whole = tokens <= _MIDDLING_TOKENS and scanning.state_cost <= _CHEAP_STATE
+            text_tokens_max = tokens if whole else max(_FEW_TOKENS, tokens // segments)
+            yield Budget(tokens, tokens // 16, segments, text_tokens_max)
         tokens += tokens if tokens < _MIDDLING_TOKENS else (1 << tokens.bit_length() - 1) // _STEPS

@@ -167,7 +167,7 @@ def _schedule(left: list[tuple[int, int, bool]], slots: int, share: float, chunk
 def _refine(bounds: NDArray[np.int32], starts: NDArray[np.int64], scanning: Scanning) -> NDArray[np.int32]:
     """Cut segments that are read twice into parts that are shared evenly when states are found."""
     tokens, again, chunk = np.diff(bounds), _within(bounds[1:], starts), scanning.chunk
-    part = max(int(tokens[again].sum()) / max(1, scanning.states_at_once), 2 * SEGMENT_TOKENS_MIN)
+    part = max(int(tokens[again].sum()) / scanning.states_at_once, 2 * SEGMENT_TOKENS_MIN)
     parts = np.where(again, np.maximum(1, np.rint(tokens / part)), 1).astype(np.int64)
     segment = np.repeat(np.arange(len(parts)), parts)
     number = np.arange(len(segment)) - np.repeat(parts.cumsum() - parts, parts)

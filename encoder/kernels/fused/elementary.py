@@ -1,6 +1,7 @@
 """Elementary functions for Triton kernels, as few instructions as the device has for them.
 
-They are of the device's approximate kind, good to 11 bits or more, and meant for what is rounded to 8 bits next.
+They are of the device's approximate kind, good to 11 bits or more, and meant for what is next rounded to the 8 of a
+bfloat16.
 Triton's interpreter knows no instructions, and computes them as they are written.
 """
 

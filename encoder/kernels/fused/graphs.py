@@ -33,7 +33,7 @@ class PackGraphs:
         stream = torch.cuda.Stream(backbone.embedding.weight.device)
         # The largest first, in the memory that the smaller ones then share: only one runs at a time.
         graphs: list[_Graph] = []
-        for budget in reversed(list(budgets(backbone.scanning.segments_max, tokens_max))):
+        for budget in reversed(list(budgets(backbone.scanning, tokens_max))):
             graphs.append(_Graph(model, backbone, budget, stream, graphs[0].pool() if graphs else None))
         self._graphs = graphs[::-1]
 

@@ -25,13 +25,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from encoder.kernels.fused.scan import COLUMN, FROM_START, NOTHING, TO_END, UNTIL, WEIGHT_POWER_MAX
+
 HEADS = 2  # of a program
 LAUNCH = {"num_warps": 4}  # of the first head; others are added
 _CAPABILITY = 9  # of devices with these products: later ones have others
 _READER_REGISTERS, _FETCHER_REGISTERS = gl.constexpr(232), gl.constexpr(24)  # of each thread
-_KINDS = gl.constexpr(4)  # of terms, in the order of scan.py
-_NOTHING = gl.constexpr(-1e30)  # a power of two that is zero
-_WEIGHT_POWER_MAX = gl.constexpr(100.0)  # as in scan.py
+_KINDS = gl.constexpr(4)  # of terms
 
 
 def covers(q: int, p: int, n: int, per_group: int, device: torch.device) -> bool:
@@ -42,9 +42,8 @@ def covers(q: int, p: int, n: int, per_group: int, device: torch.device) -> bool
 
 
 def describe(x: Tensor, sides: list[int]) -> TensorDescriptor:
-    """Describe a matrix in tiles of these sides, as the kernels take it."""
-    dtype = gl.bfloat16 if x.dtype == torch.bfloat16 else gl.float16
-    return TensorDescriptor.from_tensor(x, sides, gl.NVMMASharedLayout.get_default_for(sides, dtype))
+    """Describe a matrix of bfloat16 in tiles of these sides, as the kernels take it."""
+    return TensorDescriptor.from_tensor(x, sides, gl.NVMMASharedLayout.get_default_for(sides, gl.bfloat16))
 
 
 @gluon.jit(do_not_specialize=["length", "segments"], do_not_specialize_on_alignment=["bounds", "order"])
@@ -209,7 +208,7 @@ def read(
     skipped = gl.load(skip + head) * factor
     number = gl.arange(0, _KINDS * q, flat)
     ahead = load_terms(terms, number, first, end, length, q)
-    remains = gl.load(terms + 2 * length + gl.minimum(first + q, end) - 1)
+    remains = gl.load(terms + FROM_START * length + gl.minimum(first + q, end) - 1)
     inside = gl.arange(0, n, gl.SliceLayout(1, wide))[:, None] + gl.arange(0, p, gl.SliceLayout(0, wide))[None, :] * n
     state = gl.zeros([n, p], gl.float32, wide)
     if before is not None:
@@ -224,22 +223,22 @@ def read(
         mbarrier.wait(full.index(place), (chunk >> 1) & 1)
         found = gl.zeros([q, p], gl.float32, wide)
         found = warpgroup_mma(tiles[1].index(place), states, found, use_acc=False, is_async=True)
-        row = kinds.slice(0, q).load(gl.SliceLayout(1, square)) + power
-        column = kinds.slice(q, q).load(gl.SliceLayout(0, square))
+        row = kinds.slice(UNTIL * q, q).load(gl.SliceLayout(1, square)) + power
+        column = kinds.slice(COLUMN * q, q).load(gl.SliceLayout(0, square))
         # Bounded above the diagonal, where nothing is read and it could overflow.
-        weights = exp2(gl.minimum(row[:, None] - column[None, :], _WEIGHT_POWER_MAX))
+        weights = exp2(gl.minimum(row[:, None] - column[None, :], WEIGHT_POWER_MAX))
         weights = (weights * tiles[2].index(place).load(square).to(gl.float32)).to(dtype)
         found = warpgroup_mma_wait(0, deps=[found])
-        found = found * (kinds.slice(2 * q, q).load(gl.SliceLayout(1, wide)) * factor)[:, None]
+        found = found * (kinds.slice(FROM_START * q, q).load(gl.SliceLayout(1, wide)) * factor)[:, None]
         values = tiles[3].index(place * 2 + which)
         found = warpgroup_mma(weights, values, found, is_async=True)
-        to_end = kinds.slice(3 * q, q).load(gl.SliceLayout(1, by_rows))
+        to_end = kinds.slice(TO_END * q, q).load(gl.SliceLayout(1, by_rows))
         update = values.load(by_rows).to(gl.float32) * to_end[:, None]
         updates.store(update.to(dtype))
         fence_async_shared()
         updated = warpgroup_mma(tiles[0].index(place).permute((1, 0)), updates, state * remains, is_async=True)
         ahead = load_terms(terms, number, start + q, end, length, q)
-        remains = gl.load(terms + 2 * length + gl.minimum(start + 2 * q, end) - 1)
+        remains = gl.load(terms + FROM_START * length + gl.minimum(start + 2 * q, end) - 1)
         store_rows(y, squares, rows, sums, head, start - q, first, end, length, heads)
         found, weights = warpgroup_mma_wait(1, deps=[found, weights])  # their registers are read until then
         found += values.load(wide).to(gl.float32) * skipped
@@ -287,7 +286,7 @@ def load_terms(
 ) -> gl.tensor:
     """Load all four terms of a chunk's tokens, one kind after the other; past a segment's end, those of nothing."""
     kind, token = number // q, start + number % q
-    return gl.load(terms + kind * length + token, mask=token < end, other=gl.where(kind == 0, _NOTHING, 0.0))
+    return gl.load(terms + kind * length + token, mask=token < end, other=gl.where(kind == UNTIL, NOTHING, 0.0))
 
 
 @gluon.jit

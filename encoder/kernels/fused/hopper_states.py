@@ -16,9 +16,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from encoder.kernels.fused.scan import FROM_START, TO_END
+
 LAUNCH = {"num_warps": 4}
 _AHEAD = gl.constexpr(3)  # chunks that shared memory has place for, with two programs on a multiprocessor
-_FROM_START, _TO_END = gl.constexpr(2), gl.constexpr(3)  # kinds of terms, as in scan.py
 
 
 @gluon.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["bounds", "carried", "order"])
@@ -51,7 +52,7 @@ def segment_states(
     chunks = (end - first + q - 1) // q
     b_column, x_column = heads * p + head // per_group * n, head * p
     terms += 4 * head.to(gl.int64) * length
-    from_start, from_start_other = terms + _FROM_START * length, terms + (4 + _FROM_START) * length
+    from_start, from_start_other = terms + FROM_START * length, terms + (4 + FROM_START) * length
     keys = gl.allocate_shared_memory(dtype, [_AHEAD, q, n], keys_of.layout)
     values = gl.allocate_shared_memory(dtype, [_AHEAD, q, 2 * p], values_of.layout)
     updates = gl.allocate_shared_memory(dtype, [q, 2 * p], values_of.layout)
@@ -123,4 +124,4 @@ def load_to_ends(
 ) -> gl.tensor:
     """Load what decays from a chunk's tokens to its end, of one head and then the other; zeros past the segment."""
     which, token = number // q, start + number % q
-    return gl.load(terms + (4 * which + _TO_END) * length + token, mask=token < end, other=0.0)
+    return gl.load(terms + (4 * which + TO_END) * length + token, mask=token < end, other=0.0)

@@ -232,9 +232,9 @@ def _scanning(config: ModelConfig, device: torch.device) -> Scanning:
     if hopper_scan.covers(CHUNK_SIZE, channels, size, heads // config.n_groups, device):
         at_once = MULTIPROCESSORS  # with two heads each; those that find states are two on a multiprocessor
         programs = heads // hopper_scan.HEADS
-        return Scanning(programs, at_once, CHUNK_SIZE, _STATE_COST, states_at_once=2 * at_once // programs)
+        return Scanning(programs, at_once, CHUNK_SIZE, _STATE_COST, states_at_once=max(1, 2 * at_once // programs))
     at_once = MULTIPROCESSORS * (3 if channels * size <= _SMALL_STATE else 2 if channels * size <= _USUAL_STATE else 1)
-    return Scanning(heads, at_once, CHUNK_SIZE, _STATE_COST, states_at_once=at_once // heads)
+    return Scanning(heads, at_once, CHUNK_SIZE, _STATE_COST, states_at_once=max(1, at_once // heads))
 
 
 def _scan_launch(state_size: int) -> dict[str, int]:

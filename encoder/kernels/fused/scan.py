@@ -23,8 +23,8 @@ from encoder.kernels.training_scan_kernels import multiply, multiply_add
 # Kinds of what chunk_terms gives for each token and head, in its order.
 UNTIL, COLUMN, FROM_START, TO_END = (tl.constexpr(kind) for kind in range(4))
 _STEP_MIN = tl.constexpr(1e-37)  # of which a power is found
-_NOTHING = tl.constexpr(-1e30)  # a power of two that is zero
-_WEIGHT_POWER_MAX = tl.constexpr(100.0)  # of what is read: 2 ** 100 is beyond any; of what is not: finite, times zero
+NOTHING = tl.constexpr(-1e30)  # a power of two that is zero
+WEIGHT_POWER_MAX = tl.constexpr(100.0)  # of what is read: 2 ** 100 is beyond any; of what is not: finite, times zero
 
 
 @triton.jit
@@ -146,10 +146,10 @@ def scan(
         token = start + order
         key, query = keys_of.load([start, b_column]), keys_of.load([start, c_column])
         values, scores = values_of.load([start, head * p]), scores_of.load([start, group * q])
-        row = load_term(terms, UNTIL, length, token, end, _NOTHING) + power
+        row = load_term(terms, UNTIL, length, token, end, NOTHING) + power
         column = load_term(terms, COLUMN, length, token, end, 0.0)
         # Bounded above the diagonal, where nothing is read and it could overflow.
-        weights = exp2(tl.minimum(row[:, None] - column[None, :], _WEIGHT_POWER_MAX)) * scores.to(tl.float32)
+        weights = exp2(tl.minimum(row[:, None] - column[None, :], WEIGHT_POWER_MAX)) * scores.to(tl.float32)
         from_start = load_term(terms, FROM_START, length, token, end, 0.0) * factor
         found = multiply(query, state.to(values.dtype)) * from_start[:, None]
         found = multiply_add(weights.to(values.dtype), values, found) + values * skipped
