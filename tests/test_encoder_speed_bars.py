@@ -10,7 +10,7 @@ from encoder.benchmarking.results import Agreement, Cell, Latency, Machine, Row,
 from tests.benchmarks import prove_encoder_speed
 from tests.benchmarks.prove_encoder_speed import LENGTHS, judge, main
 
-SPEEDS = {System.FUSED: 1.9e6, System.FUSED_FP8: 2.5e6, System.MAMBA_SSM: 1.2e6}
+SPEEDS = {System.FUSED: 1.9e6, System.FUSED_FP8: 2.5e6, System.MAMBA_SSM: 1.2e6, System.MIXER: 1.0e6}
 BERT = {128: 3e6, 512: 2.5e6, 2048: 1.8e6, 8192: 0.9e6, 32_768: 0.3e6}
 
 
@@ -75,6 +75,7 @@ def test_figures_above_all_bars_pass(tmp_path: Path, capsys: pytest.CaptureFixtu
         (a_cell(System.FUSED_FP8, 8192, 2.39e6), ["fused-fp8 tokens/s at 8,192"]),
         (a_cell(System.FUSED_FP8, 128, 1e6), []),  # its bar begins at 512
         (a_cell(System.MAMBA_SSM, 2048, 1.3e6), ["fused over mamba_ssm at 2,048"]),
+        (a_cell(System.MIXER, 2048, 1.3e6), ["fused over mamba_ssm-mixer at 2,048"]),
         (Cell(system=System.MAMBA_SSM, length=512, rows=1, stopped="out of memory"), ["fused over mamba_ssm at 512"]),
         (a_cell(System.BERT, 2048, 1.95e6), ["fused over bert at 2,048"]),
         (a_cell(System.BERT, 8192, 1.01e6), ["fused over bert at 8,192"]),
