@@ -1,5 +1,8 @@
 """The fused backbone beside the one in plain torch: on a GPU, or on a CPU with Triton's interpreter."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -35,3 +38,28 @@ def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 2e-5) 
 def some_tokens(length: int) -> torch.Tensor:
     """Ids ``(1, l)`` of a vocabulary of 50."""
     return torch.randint(0, 50, (1, length), generator=torch.Generator().manual_seed(length)).to(DEVICE)
+
+
+def same_packed(backbone: Mamba, lengths: Sequence[int], *, ends_only: bool) -> None:
+    """Both read packed sequences alike."""
+    tokens = some_tokens(sum(lengths))
+    expected = backbone.hidden_packed(tokens, lengths, torch.float32, ends_only=ends_only)
+    found = fused(backbone).hidden_packed(tokens, lengths, torch.float32, ends_only=ends_only)
+    close(found, expected)
+
+
+def same_in_pieces(backbone: Mamba, at: Sequence[int], cuts_at: Sequence[int], *, length: int) -> None:
+    """One in pieces and plain torch in one reading give the same hidden states at some places, and the same states."""
+    tokens, places = some_tokens(length), torch.tensor(at, device=DEVICE)
+    states = nothing(backbone)
+    expected = backbone.hidden_on(tokens, states, torch.float32, places)
+    twin, found_states, found = fused(backbone), nothing(backbone), []
+    for start, end in pairwise([0, *cuts_at, length]):
+        inside = places[(places >= start) & (places < end)] - start
+        found.append(twin.hidden_on(tokens[:, start:end], found_states, torch.float32, inside))
+    close(torch.cat(found), expected)
+    for state, found_state in zip(states, found_states, strict=True):
+        assert state is not None
+        assert found_state is not None
+        close(found_state.conv, state.conv)
+        close(found_state.ssm, state.ssm)

@@ -3,8 +3,6 @@
 On a GPU, or on a CPU with Triton's interpreter (TRITON_INTERPRET=1), which has no products of bfloat16.
 """
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,16 @@ from encoder.kernels.fused import cuts
 from encoder.kernels.fused.budgets import Budget
 from encoder.mamba import Mamba
 from encoder.model_config import ModelConfig
-from tests.fused_twins import DEVICE, NEEDS_TRITON, close, fused, nothing, some_tokens
+from tests.fused_twins import (
+    DEVICE,
+    NEEDS_TRITON,
+    close,
+    fused,
+    nothing,
+    same_in_pieces,
+    same_packed,
+    some_tokens,
+)
 from tests.random_weights import lively
 
 pytestmark = NEEDS_TRITON
@@ -44,10 +51,7 @@ def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @torch.inference_mode()
 @pytest.mark.parametrize("ends_only", [False, True])
 def test_packed(backbone: Mamba, ends_only: bool) -> None:
-    tokens = some_tokens(sum(LENGTHS))
-    expected = backbone.hidden_packed(tokens, LENGTHS, torch.float32, ends_only=ends_only)
-    found = fused(backbone).hidden_packed(tokens, LENGTHS, torch.float32, ends_only=ends_only)
-    close(found, expected)
+    same_packed(backbone, LENGTHS, ends_only=ends_only)
 
 
 @pytest.mark.usefixtures("segments")
@@ -55,19 +59,7 @@ def test_packed(backbone: Mamba, ends_only: bool) -> None:
 @pytest.mark.parametrize("cuts_at", [(), (1,), (2, 3, 90), (100, 163, 165)])
 def test_in_pieces(backbone: Mamba, cuts_at: tuple[int, ...]) -> None:
     """Whatever the pieces, states and hidden states are those of one reading in plain torch."""
-    tokens, places = some_tokens(200), torch.tensor([0, 63, 64, 120, 199], device=DEVICE)
-    states = nothing(backbone)
-    expected = backbone.hidden_on(tokens, states, torch.float32, places)
-    twin, found_states, found = fused(backbone), nothing(backbone), []
-    for start, end in pairwise([0, *cuts_at, 200]):
-        inside = places[(places >= start) & (places < end)] - start
-        found.append(twin.hidden_on(tokens[:, start:end], found_states, torch.float32, inside))
-    close(torch.cat(found), expected)
-    for state, found_state in zip(states, found_states, strict=True):
-        assert state is not None
-        assert found_state is not None
-        close(found_state.conv, state.conv)
-        close(found_state.ssm, state.ssm)
+    same_in_pieces(backbone, [0, 63, 64, 120, 199], cuts_at, length=200)
 
 
 @torch.inference_mode()

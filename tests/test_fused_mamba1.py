@@ -4,7 +4,6 @@ On a GPU, or on a CPU with Triton's interpreter (TRITON_INTERPRET=1), which has 
 """
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +12,16 @@ import torch
 from encoder.kernels.fused import cuts
 from encoder.mamba import Mamba
 from encoder.model_config import ModelConfig
-from tests.fused_twins import DEVICE, NEEDS_TRITON, close, fused, nothing, some_tokens
+from tests.fused_twins import (
+    DEVICE,
+    NEEDS_TRITON,
+    close,
+    fused,
+    nothing,
+    same_in_pieces,
+    same_packed,
+    some_tokens,
+)
 from tests.random_weights import lively
 
 triton = pytest.importorskip("triton")
@@ -49,10 +57,7 @@ def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @torch.inference_mode()
 @pytest.mark.parametrize("ends_only", [False, True])
 def test_packed(backbone: Mamba, ends_only: bool) -> None:
-    tokens = some_tokens(sum(LENGTHS))
-    expected = backbone.hidden_packed(tokens, LENGTHS, torch.float32, ends_only=ends_only)
-    found = fused(backbone).hidden_packed(tokens, LENGTHS, torch.float32, ends_only=ends_only)
-    close(found, expected)
+    same_packed(backbone, LENGTHS, ends_only=ends_only)
 
 
 @pytest.mark.usefixtures("segments")
@@ -60,19 +65,7 @@ def test_packed(backbone: Mamba, ends_only: bool) -> None:
 @pytest.mark.parametrize("cuts_at", [(), (1,), (2, 3, 40)])
 def test_in_pieces(backbone: Mamba, cuts_at: tuple[int, ...]) -> None:
     """Whatever the pieces, states and hidden states are those of one reading in plain torch."""
-    tokens, places = some_tokens(70), torch.tensor([0, 31, 32, 50, 69], device=DEVICE)
-    states = nothing(backbone)
-    expected = backbone.hidden_on(tokens, states, torch.float32, places)
-    twin, found_states, found = fused(backbone), nothing(backbone), []
-    for start, end in pairwise([0, *cuts_at, 70]):
-        inside = places[(places >= start) & (places < end)] - start
-        found.append(twin.hidden_on(tokens[:, start:end], found_states, torch.float32, inside))
-    close(torch.cat(found), expected)
-    for state, found_state in zip(states, found_states, strict=True):
-        assert state is not None
-        assert found_state is not None
-        close(found_state.conv, state.conv)
-        close(found_state.ssm, state.ssm)
+    same_in_pieces(backbone, [0, 31, 32, 50, 69], cuts_at, length=70)
 
 
 @torch.inference_mode()
