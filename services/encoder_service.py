@@ -274,6 +274,9 @@ def _set_ray_environment(settings: EncoderSettings) -> None:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # One event loop for Serve and replica: half the latency, and forward passes have a thread of their own.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # From proxy to replica by gRPC, which that option leaves out. In actor calls, what is over 100 KB (a batch of
+        # passages, or its embeddings) goes through the object store: a third fewer passages a second.
+        "RAY_SERVE_PROXY_USE_GRPC": "1",
         # Replicas listen for no one but the proxy.
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
         "RAY_SERVE_LOG_TO_STDERR": "1",

@@ -30,7 +30,8 @@ class Request:
     rows: Sequence[TokenRow] = ()
     piece: Callable[[], Awaitable[Any]] | None = None
     taken: int = 0  # rows that are in a batch or were in one
-    embeddings: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # by the row's place, (d,) each
+    embeddings: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # by the first row's place, (n, d) each
+    embedded: int = 0  # rows
     begun: bool = False
     forward_s: float = 0.0  # of the batches it had a part in
     cause: Span | None = None  # what it is read for, where that is traced
@@ -43,6 +44,16 @@ class Request:
             self.waiting = None
 
 
+    def add(self, first: int, embeddings: NDArray[np.float32]) -> None:
+        """Keep the embeddings ``(n, d)`` of the rows from ``first`` on."""
+        self.embeddings[first] = embeddings
+        self.embedded += len(embeddings)
+
+    def joined(self) -> NDArray[np.float32]:
+        """Give all rows' embeddings, in their order: ``(n, d)``."""
+        return np.concatenate([self.embeddings[first] for first in sorted(self.embeddings)])
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What a batch takes from one request: its rows from ``first`` on, or its piece."""
@@ -51,6 +62,12 @@ class Part:
     tokens: int
     first: int = 0
     rows: Sequence[TokenRow] = ()
+
+    def halves(self) -> list[Part]:
+        """Divide the rows, of which there are several."""
+        half = len(self.rows) // 2
+        cuts = ((self.first, self.rows[:half]), (self.first + half, self.rows[half:]))
+        return [Part(self.request, sum(map(len, rows)), first, rows) for first, rows in cuts]
 
 
 @dataclass(slots=True)

@@ -232,7 +232,7 @@ class Scheduler:
     async def _embedded(self, lane: Lane, request: Request) -> Embedded:
         await self._ended(lane, request)
         return Embedded(
-            np.stack([request.embeddings[place] for place in range(len(request.rows))]),
+            request.joined(),
             max(self._now() - request.since - request.forward_s, 0.0),
             request.forward_s,
         )
@@ -323,7 +323,7 @@ class Scheduler:
             request = part.request
             request.begun = True
             request.forward_s += elapsed
-            if len(request.embeddings) == len(request.rows) and not request.answer.done():
+            if request.embedded == len(request.rows) and not request.answer.done():
                 request.answer.set_result(result)
         if elapsed > 0:
             self._tokens_per_s[lane] += _NEWEST_WEIGHT * (tokens / elapsed - self._tokens_per_s[lane])
@@ -336,31 +336,34 @@ class Scheduler:
         piece = batch[0].request.piece
         if piece is not None:
             return [await _attempt(batch[0].request, piece)]
-        await self._embed_apart(lane, [(part.request, part.first + n) for part in batch for n in range(len(part.rows))])
+        await self._embed_apart(lane, batch)
         return [None] * len(batch)
 
-    async def _embed_apart(self, lane: Lane, texts: list[tuple[Request, int]]) -> None:
-        """Embed texts, given as a request and a row's place in it; a batch that fails is split until one text does."""
-        texts = [(request, place) for request, place in texts if not request.answer.done()]
-        if not texts:
+    async def _embed_apart(self, lane: Lane, parts: list[Part]) -> None:
+        """Embed the rows of parts; a batch that fails is halved until one row does."""
+        parts = [part for part in parts if not part.request.answer.done()]
+        if not parts:
             return
         failure: Exception
         try:
-            embeddings = await self._embed[lane]([request.rows[place] for request, place in texts])
+            embeddings = await self._embed[lane]([row for part in parts for row in part.rows])
         except Exception as error:  # noqa: BLE001 - whatever the model's libraries raise
             failure = error
         else:
             if np.isfinite(embeddings).all():
-                for (request, place), embedding in zip(texts, embeddings, strict=True):
-                    request.embeddings[place] = embedding
+                ends = np.cumsum([len(part.rows) for part in parts])
+                for part, found in zip(parts, np.split(embeddings, ends[:-1]), strict=True):
+                    part.request.add(part.first, found)
                 return
-            failure = Poisoned(texts[0][1])
-        if len(texts) == 1:
-            _fail(texts[0][0], failure)
-            return
-        half = len(texts) // 2
-        await self._embed_apart(lane, texts[:half])
-        await self._embed_apart(lane, texts[half:])
+            failure = Poisoned(parts[0].first)
+        if len(parts) == 1:
+            if len(parts[0].rows) == 1:
+                _fail(parts[0].request, failure)
+                return
+            parts = parts[0].halves()
+        half = len(parts) // 2
+        await self._embed_apart(lane, parts[:half])
+        await self._embed_apart(lane, parts[half:])
 
 
 async def _attempt(request: Request, piece: Callable[[], Awaitable[object]]) -> object:

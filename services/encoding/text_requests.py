@@ -45,8 +45,9 @@ async def encode_texts(
         except InvalidInput as error:
             raise shifted(error, 0, field) from None
         timings.tokenize_time_ms = (time.perf_counter() - started) * 1000
-        long = [place for place, row in enumerate(rows) if len(row) > tokens_per_piece and encoder.reads_in_pieces]
-        short = [place for place in range(len(rows)) if place not in set(long)]
+        lengths = np.array([len(row) for row in rows])
+        in_pieces = (lengths > tokens_per_piece) & encoder.reads_in_pieces
+        long, short = np.flatnonzero(in_pieces).tolist(), np.flatnonzero(~in_pieces).tolist()
         embeddings = np.empty((len(rows), info.dimension), dtype="<f4")
         if short:
             try:
@@ -63,7 +64,7 @@ async def encode_texts(
     return encoder_pb2.EncodeResponse(
         embeddings=embeddings.tobytes(),
         dimension=info.dimension,
-        token_counts=[len(row) for row in rows],
+        token_counts=lengths.tolist(),
         timings=timings,
         fingerprint=info.fingerprint,
     )

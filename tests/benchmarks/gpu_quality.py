@@ -5,7 +5,7 @@
 Each folder is an evaluation set in BEIR layout. Its documents are cut as ingestion does and embedded on the GPU by the
 default model, in float32 by plain torch and in bfloat16 by the fused kernels, with products in 16 bits and in 8. For
 each are printed the least cosine of a text with its reference, and nDCG@10 of the dense search (a document's score is
-its best chunk's). The last line is the figure.
+its best chunk's). Queries go through the fused kernels one by one, as they come. The last line is the figure.
 """
 
 from __future__ import annotations
@@ -50,13 +50,17 @@ def load(kernels: Kernels, dtype: torch.dtype, *, eight_bits: bool = False) -> T
     return TextEncoder(model, tokenizer, fingerprint, dtype, kernels=kernels, eight_bits=eight_bits)
 
 
-def embed(encoder: TextEncoder, queries: Sequence[str], passages: Sequence[str]) -> Embedded:
-    """Embed queries one by one, as they come, and passages by the batch."""
-    batches = [passages[start : start + BATCH_SIZE_MAX] for start in range(0, len(passages), BATCH_SIZE_MAX)]
+def embed(encoder: TextEncoder, queries: Sequence[str], passages: Sequence[str], *, queries_at_once: int) -> Embedded:
+    """Embed queries, so many together, and passages by the batch."""
     return Embedded(
-        np.concatenate([encoder.encode_queries([query]).embeddings for query in queries]),
-        np.concatenate([encoder.encode_passages(batch).embeddings for batch in batches]),
+        np.concatenate([encoder.encode_queries(batch).embeddings for batch in batched(queries, queries_at_once)]),
+        np.concatenate([encoder.encode_passages(batch).embeddings for batch in batched(passages, BATCH_SIZE_MAX)]),
     )
+
+
+def batched(texts: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Cut texts into batches."""
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
 def ndcg(found: EvaluationSet, document_ids: Sequence[str], embedded: Embedded) -> float:
@@ -86,11 +90,11 @@ def main(folders: Sequence[Path]) -> int:
     for folder in folders:
         found = load_evaluation_set(folder)
         document_ids, passages = zip(*passages_of(found, Chunker(reference.tokenizer)), strict=True)
-        expected = embed(reference, list(found.queries.values()), passages)
+        expected = embed(reference, list(found.queries.values()), passages, queries_at_once=BATCH_SIZE_MAX)
         expected_ndcg = ndcg(found, document_ids, expected)
         print(f"{found.name}: {len(passages)} passages, float32: nDCG@10 {expected_ndcg:.4f}", flush=True)
         for name, encoder in encoders.items():
-            embedded = embed(encoder, list(found.queries.values()), passages)
+            embedded = embed(encoder, list(found.queries.values()), passages, queries_at_once=1)
             cosines = [(ours * theirs).sum(1).min() for ours, theirs in zip(embedded, expected, strict=True)]
             measured = ndcg(found, document_ids, embedded)
             least[name] = min(least[name], *map(float, cosines))
