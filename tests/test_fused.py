@@ -41,8 +41,9 @@ def backbone(request: pytest.FixtureRequest) -> Mamba:
 
 @pytest.fixture(params=[False, True], ids=["few segments", "many segments"])
 def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With many, short sequences fall into one segment and long ones are cut within."""
+    """With many, short sequences fall into one segment and long ones are cut within; all is read as many tokens are."""
     if request.param:
+        monkeypatch.setattr("encoder.kernels.fused.launches.FEW_TOKENS", 0)
         monkeypatch.setattr(cuts, "SEGMENT_TOKENS_MIN", 24)
         monkeypatch.setattr(cuts, "STATES_TOKENS", 0)
 
@@ -69,7 +70,8 @@ def test_laid_out_in_a_budget(backbone: Mamba, lengths: tuple[int, ...]) -> None
     budget, total = Budget(256, 12, 4, 256), sum(lengths)
     assert budget.takes(total, len(lengths), max(lengths))
     tokens = some_tokens(total)
-    given = budget.lay_out(tokens[0].int().cpu().numpy(), np.array(lengths))
+    given = np.empty(budget.size, dtype=np.int32)
+    budget.lay_out(given, tokens[0].int().cpu().numpy(), np.array(lengths))
     ids, marks, places, bounds, order = budget.parts(torch.from_numpy(given).to(DEVICE))
     packing = cuts.FusedPacking(256, marks, places, bounds, None, order, 4, budget.segment_tokens_max)
     twin = fused(backbone)

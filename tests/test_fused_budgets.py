@@ -48,7 +48,9 @@ def test_every_token_belongs_to_one_text_and_one_segment(budget: Budget, data: s
     lengths = np.array(data.draw(texts_for(budget)), dtype=np.int64)
     total = int(lengths.sum())
     tokens = np.arange(1, total + 1, dtype=np.int32)
-    ids, marks, places, bounds, order = budget.parts(budget.lay_out(tokens, lengths))
+    laid = np.full(budget.size, -1, dtype=np.int32)  # what a call before has left
+    budget.lay_out(laid, tokens, lengths)
+    ids, marks, places, bounds, order = budget.parts(laid)
     assert len(ids) == len(marks) == budget.tokens
     assert (len(places), len(bounds)) == (budget.texts, budget.segments + 1)
     np.testing.assert_array_equal(ids[:total], tokens)

@@ -26,7 +26,7 @@ from tests.random_weights import lively
 
 triton = pytest.importorskip("triton")
 
-from encoder.kernels.fused import selective_layer  # noqa: E402 - needs Triton
+from encoder.kernels.fused import launches, selective_layer  # noqa: E402 - needs Triton
 from encoder.kernels.fused.elementary import softplus  # noqa: E402
 
 pytestmark = NEEDS_TRITON
@@ -46,8 +46,11 @@ def backbone(request: pytest.FixtureRequest) -> Mamba:
 
 @pytest.fixture(params=[False, True], ids=["few segments", "many segments"])
 def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With many, short sequences fall into one segment and long ones are cut within; and threads read two channels."""
+    """With many, short sequences fall into one segment and long ones are cut within; and all are read as many
+    tokens are.
+    """
     if request.param:
+        monkeypatch.setattr(launches, "FEW_TOKENS", 0)
         monkeypatch.setattr(selective_layer, "_FEW_PROGRAMS", 0)
         monkeypatch.setattr(cuts, "SEGMENT_TOKENS_MIN", 12)
         monkeypatch.setattr(cuts, "STATES_TOKENS", 0)

@@ -43,7 +43,6 @@ class Request:
             self.waiting.end()
             self.waiting = None
 
-
     def add(self, first: int, embeddings: NDArray[np.float32]) -> None:
         """Keep the embeddings ``(n, d)`` of the rows from ``first`` on."""
         self.embeddings[first] = embeddings

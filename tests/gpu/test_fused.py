@@ -93,7 +93,8 @@ def test_packed_texts_and_graphs(config: ModelConfig) -> None:
     ):
         chosen = [rows[place] for place in places]
         if not path.one_call.takes([len(row) for row in chosen]):
-            assert config.d_model > 1024  # of which there are graphs for short texts only
+            # Of wide models there are graphs for short texts only, of Mamba-1 none that reads a long text whole.
+            assert config.d_model > 1024 or (config.architecture == "mamba1" and max(map(len, chosen)) > 512)
             continue
         assert least_cosine(path.one_call.embed(chosen), expected[places]) >= COSINE_MIN
     assert not path.one_call.takes([900, 65_536])

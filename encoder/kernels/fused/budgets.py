@@ -47,25 +47,33 @@ class Budget:
         fits = tokens <= self.tokens and texts <= self.texts and longest <= self.text_tokens_max
         return fits and self.tokens <= max(_MIDDLING_TOKENS, _TIMES_TOKENS_MAX * tokens)
 
-    def lay_out(self, tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Give what a graph reads for texts that fit in, laid end to end in ``tokens``: its :meth:`parts` end to end.
+    @property
+    def size(self) -> int:
+        """How many numbers a graph reads."""
+        return 2 * self.tokens + self.texts + 2 * self.segments + 1
 
-        What is left of the budget are texts, too, of zeros: all tokens belong to one that is not too long.
+    def lay_out(self, given: NDArray[np.int32], tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
+        """Fill ``given`` with what a graph reads for texts that fit in, laid end to end in ``tokens``.
+
+        That is its :meth:`parts` end to end. What is left of the budget are texts, too, of zeros: all tokens belong to
+        one that is not too long.
         """
-        left, most = self.tokens - len(tokens), self.share
+        ids, marks, places, bounds, order = self.parts(given)
+        count, total = len(lengths), len(tokens)
+        ids[:total], ids[total:] = tokens, 0
+        places[:count], places[count:] = lengths.cumsum() - 1, 0
+        if self.segments == 1:  # a query: sooner than any detour
+            marks[:total], marks[total:] = np.arange(count).repeat(lengths), count
+            bounds[:], order[:] = (0, self.tokens), 0
+            return
+        left, most = self.tokens - total, self.share
         filling = np.full(-(-left // most), most)
         filling[-1:] = left - most * (len(filling) - 1)
         every = np.concatenate([lengths, filling]).astype(np.int64)
-        given = np.zeros(2 * self.tokens + self.texts + 2 * self.segments + 1, dtype=np.int32)
-        ids, marks, places, bounds, order = self.parts(given)
-        ids[: len(tokens)] = tokens
         marks[:] = np.repeat(np.arange(len(every), dtype=np.int32), every)
-        places[: len(lengths)] = lengths.cumsum() - 1
-        bounds[:] = self.tokens  # where there are fewer segments, the others have no tokens
         found = cut_at_starts(every, self.segments)
-        bounds[: len(found)] = found
+        bounds[: len(found)], bounds[len(found) :] = found, self.tokens  # segments that are left have no tokens
         order[:] = falling(bounds)
-        return given
 
     def parts(self, given: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers, _Numbers, _Numbers]:
         """Cut what a graph reads into its parts.

@@ -7,17 +7,19 @@ model is prepared; what differs from call to call is read from memory that stays
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from encoder.kernels.fused.backbone import FusedMamba
 from encoder.kernels.fused.budgets import Budget, budgets
 from encoder.kernels.fused.cuts import FusedPacking
 from encoder.model import EncoderModel
+from encoder.packs import PACKS_AT_ONCE
 
 _WARM_UPS = 2  # before a capture, that nothing is compiled or set up within it
 
@@ -32,9 +34,11 @@ class PackGraphs:
         # One for all: cuBLAS keeps a workspace for each stream that it is called on, outside of the graphs' memory.
         stream = torch.cuda.Stream(backbone.embedding.weight.device)
         # The largest first, in the memory that the smaller ones then share: only one runs at a time.
+        largest_first = list(budgets(backbone.scanning, tokens_max))[::-1]
+        staging = _Staging(largest_first[0].size)
         graphs: list[_Graph] = []
-        for budget in reversed(list(budgets(backbone.scanning, tokens_max))):
-            graphs.append(_Graph(model, backbone, budget, stream, graphs[0].pool() if graphs else None))
+        for budget in largest_first:
+            graphs.append(_Graph(model, backbone, budget, stream, graphs[0].pool() if graphs else None, staging))
         self._graphs = graphs[::-1]
 
     def takes(self, lengths: Sequence[int]) -> bool:
@@ -53,6 +57,25 @@ class PackGraphs:
         return next((graph for graph in self._graphs if graph.budget.takes(*sizes)), None)
 
 
+class _Staging:
+    """Memory of the host that a GPU copies from, for several calls in turn: a copy may still be under way."""
+
+    def __init__(self, size: int) -> None:
+        self._buffers = [torch.empty(size, dtype=torch.int32, pin_memory=True) for _ in range(PACKS_AT_ONCE + 1)]
+        self._copied = [torch.cuda.Event() for _ in self._buffers]
+        self._calls = 0
+
+    def copy(self, fill: Callable[[NDArray[np.int32]], None], to: Tensor) -> None:
+        """Have the numbers that ``fill`` writes copied to a GPU, without waiting for it."""
+        place = self._calls % len(self._buffers)
+        self._calls += 1
+        buffer, copied = self._buffers[place][: len(to)], self._copied[place]
+        copied.synchronize()
+        fill(buffer.numpy())
+        to.copy_(buffer, non_blocking=True)
+        copied.record()
+
+
 class _Graph:
     """One budget of tokens."""
 
@@ -63,11 +86,13 @@ class _Graph:
         budget: Budget,
         stream: torch.cuda.Stream,
         pool: Any,  # noqa: ANN401 - torch has no public name for it
+        staging: _Staging,
     ) -> None:
         self.budget = budget
-        nothing = budget.lay_out(np.zeros(0, np.int32), np.zeros(0, np.int64))
+        self._staging = staging
         device = backbone.embedding.weight.device
-        self._given = torch.from_numpy(nothing).to(device)
+        self._given = torch.empty(budget.size, dtype=torch.int32, device=device)
+        self._give(np.zeros(0, np.int32), np.zeros(0, np.int64))
         with torch.inference_mode(), torch.cuda.device(device):
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
@@ -85,10 +110,12 @@ class _Graph:
     def run(self, rows: Sequence[Tensor]) -> Tensor:
         """Embed texts: ``(n, d)``, in memory of their own."""
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        given = self.budget.lay_out(torch.cat(list(rows)).numpy(), lengths)
-        self._given.copy_(torch.from_numpy(given).pin_memory(), non_blocking=True)
+        self._give(torch.cat(list(rows)).numpy(), lengths)
         self._graph.replay()
         return self._found[: len(rows)].clone()
+
+    def _give(self, tokens: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
+        self._staging.copy(lambda given: self.budget.lay_out(given, tokens, lengths), self._given)
 
     def _pass(self, model: EncoderModel, backbone: FusedMamba) -> Tensor:
         tokens, marks, places, bounds, order = self.budget.parts(self._given)

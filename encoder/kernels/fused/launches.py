@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from encoder.kernels.fused import convolution, residual
 
 CONVOLUTION_LAUNCH = {"run": 32, "runs": 2, "block": 256, "num_warps": 4}
+# Of so few tokens each program walks four, and all of them do at once: a query waits for one load, not for eight.
+FEW_TOKENS = 512
+CONVOLUTION_LAUNCH_FEW = CONVOLUTION_LAUNCH | {"run": 4, "runs": 1}
 ROW_VALUES = 4096  # of whole rows, that a program holds
 
 
@@ -44,8 +47,8 @@ def convolve(
     And ``steps (h, l)``, if given, from the columns behind those. ``tail``, None or ``(1, k - 1, f)``, has the inputs
     before the row; the last inputs are returned, ``(k - 1, f)``.
     """
-    width, launch = kernel.shape[1], CONVOLUTION_LAUNCH
-    length, heads = len(projected), 0 if steps is None else len(steps)
+    width, length, heads = kernel.shape[1], len(projected), 0 if steps is None else len(steps)
+    launch = CONVOLUTION_LAUNCH_FEW if length <= FEW_TOKENS else CONVOLUTION_LAUNCH
     after = kernel.new_empty(taps - 1, width)
     columns = -(-width // launch["block"]) + (0 if steps is None else 1)
     convolution.convolve[-(-length // (launch["run"] * launch["runs"])), columns](
