@@ -19,9 +19,9 @@ from encoder.kernels.fused.backbone import FusedMamba
 from encoder.kernels.fused.budgets import Budget, budgets
 from encoder.kernels.fused.cuts import FusedPacking
 from encoder.model import EncoderModel
-from encoder.packs import PACKS_AT_ONCE
 
 _WARM_UPS = 2  # before a capture, that nothing is compiled or set up within it
+_STAGED = 2  # calls: what the first was given is on the device once it is read, while the second waits behind it
 
 
 class PackGraphs:
@@ -61,7 +61,7 @@ class _Staging:
     """Memory of the host that a GPU copies from, for several calls in turn: a copy may still be under way."""
 
     def __init__(self, size: int) -> None:
-        self._buffers = [torch.empty(size, dtype=torch.int32, pin_memory=True) for _ in range(PACKS_AT_ONCE + 1)]
+        self._buffers = [torch.empty(size, dtype=torch.int32, pin_memory=True) for _ in range(_STAGED)]
         self._copied = [torch.cuda.Event() for _ in self._buffers]
         self._calls = 0
 
