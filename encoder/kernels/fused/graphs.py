@@ -35,7 +35,7 @@ class PackGraphs:
         stream = torch.cuda.Stream(backbone.embedding.weight.device)
         # The largest first, in the memory that the smaller ones then share: only one runs at a time.
         largest_first = list(budgets(backbone.scanning, tokens_max))[::-1]
-        staging = _Staging(largest_first[0].size)
+        staging = _Staging(max(budget.size for budget in largest_first))
         graphs: list[_Graph] = []
         for budget in largest_first:
             graphs.append(_Graph(model, backbone, budget, stream, graphs[0].pool() if graphs else None, staging))
@@ -73,7 +73,7 @@ class _Staging:
         copied.synchronize()
         fill(buffer.numpy())
         to.copy_(buffer, non_blocking=True)
-        copied.record()
+        copied.record(torch.cuda.current_stream(to.device))
 
 
 class _Graph:
