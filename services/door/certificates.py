@@ -22,6 +22,7 @@ from encoder.errors import InvalidInput
 from services.door.file_mark import file_mark
 
 LOOK_PERIOD_S = 1.0
+_BEFORE_FREED_S = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,24 @@ class ServerCertificates:
         return self._files.client_ca is not None
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Make credentials for a gRPC server: TLS 1.2 or newer, HTTP/2 by ALPN, both as gRPC has them."""
+        """Make credentials for one port: TLS 1.2 or newer, HTTP/2 by ALPN, both as gRPC has them."""
+        given = self.version
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal given
+            self.look()
+            if given == self.version:
+                return None
+            # Whoever has asked before, and was told nothing, is about to take what gRPC frees when we answer
+            # (github.com/grpc/grpc/issues/36693); whoever asks now waits.
+            time.sleep(_BEFORE_FREED_S)
+            given = self.version
+            return self._configuration()
+
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=self.needs_clients
+            self._configuration(),
+            newer,  # type: ignore[arg-type] # None is for no change
+            require_client_authentication=self.needs_clients,
         )
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -105,7 +121,6 @@ class ServerCertificates:
                 logger.info("read %s again: new connections are shown this certificate", self._files.cert)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        self.look()
         loaded = self._loaded
         return grpc.ssl_server_certificate_configuration([(loaded.key, loaded.cert)], loaded.client_ca)
 

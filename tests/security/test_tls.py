@@ -7,6 +7,8 @@ import logging
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -28,6 +30,7 @@ from services.settings import IndexOwnerSettings, IngestSettings, SearchSettings
 from tests.security.certificates import Authority, make_authority, replace, serial_number
 from tests.security.secured import Secured, open_channel, secured
 
+ROOT = Path(__file__).parents[2]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 QUERY = search_pb2.SearchRequest(query="words", mode=search_pb2.SEARCH_MODE_SPARSE)
 
@@ -175,6 +178,36 @@ def test_new_certificates_are_shown_while_calls_go_on(
     assert failures == []
     assert answered[0] > 20
     assert acknowledged > 5
+
+
+def test_many_who_connect_while_certificates_are_renewed_do_no_harm(authority: Authority) -> None:
+    """gRPC frees a certificate that another connection is about to take (github.com/grpc/grpc/issues/36693)."""
+    files, context, done = authority.sign("crowd"), context_of(authority, "h2"), threading.Event()
+    command = [sys.executable, "-m", "tests.security.tls_server", str(files.cert), str(files.key)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        assert server.stdout is not None
+        target = f"127.0.0.1:{server.stdout.readline().strip()}"
+        shown: set[int] = set()
+
+        def connect_again_and_again() -> None:
+            while not done.is_set() and server.poll() is None:
+                with contextlib.suppress(OSError):
+                    shown.add(connect(target, context)[3])
+
+        workers = [threading.Thread(target=connect_again_and_again) for _ in range(16)]
+        for worker in workers:
+            worker.start()
+        renewed = [authority.sign(f"crowd-{number}") for number in range(20)]
+        for each in renewed:
+            replace(files, each)
+            time.sleep(0.2)
+        done.set()
+        for worker in workers:
+            worker.join()
+        ended = server.poll()
+        server.terminate()
+    assert ended is None
+    assert shown & {serial_number(each) for each in renewed}
 
 
 def test_a_broken_certificate_changes_nothing(
