@@ -1,6 +1,8 @@
 """Which code computes a model's blocks: what the fused kernels cover, and what is said where they do not."""
 
+import mmap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +20,13 @@ HOPPER, AMPERE = (9, 0), (8, 0)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[tuple[int, int]], None]:
     """Let the machine seem to have a GPU of some compute capability, and Triton."""
 
     def have(capability: tuple[int, int]) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
         monkeypatch.setattr(fused, "triton_version", lambda: (3, 6))
+        monkeypatch.setattr(fused, "triton_cache", lambda: tmp_path)
 
     return have
 
@@ -70,6 +73,26 @@ def test_older_gpus_and_machines_without_triton(
     assert why_not() == "Triton 3.6 is needed, not 3.5"
     monkeypatch.setattr(fused, "triton_version", lambda: None)
     assert why_not() == "Triton is not installed"
+
+
+def test_where_triton_cannot_keep_what_it_compiles(
+    gpu: Callable[[tuple[int, int]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpu(HOPPER)
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setattr(fused, "triton_cache", lambda: file / "cache")
+    assert (
+        why_not() == f"Triton compiles into {file}/cache (TRITON_CACHE_DIR), which cannot be written (Not a directory)"
+    )
+    monkeypatch.setattr(fused, "triton_cache", lambda: tmp_path / "cache")
+    assert why_not() == ""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(mmap, "mmap", refuse)  # as on a file system that is mounted noexec
+    assert "from where no code can be loaded" in why_not()
 
 
 def test_the_reasons_are_told_and_the_next_best_is_taken(

@@ -1,5 +1,6 @@
 """deploy/compose.yaml: the compose specification accepts it, and it publishes the doors alone."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def test_each_service_is_watched_bounded_and_confined(name: str) -> None:
     assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_kernels_are_compiled_into_a_volume() -> None:
+    """The file system is read-only but for volumes and /tmp, from where nothing may be loaded."""
+    beside = yaml.safe_load(FILES[1].read_text())
+    (image,) = re.findall(r"^ENV TRITON_CACHE_DIR=(.+)$", (DEPLOY / "Dockerfile.gpu").read_text(), re.MULTILINE)
+    assert [volume.split(":")[1] for volume in beside["services"]["encoder"]["volumes"]] == [image]
+    assert beside["volumes"].keys() == {"triton"}
 
 
 def test_prometheus_asks_where_each_service_tells() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -48,7 +51,31 @@ def missing(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> st
             return f"{name} must be a power of two from {least} to {most}, not {side}"
     if max(config.d_model, config.d_inner // config.n_groups) > _WIDTH_MAX:
         return f"d_model and a group's channels must be at most {_WIDTH_MAX}"
+    return cache_problem(triton_cache())
+
+
+def cache_problem(folder: Path) -> str:
+    """Say why Triton cannot keep what it compiles in a folder, and load it from there; nothing if it can."""
+    said = f"Triton compiles into {folder} (TRITON_CACHE_DIR), "
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"code")
+            file.flush()
+            try:
+                mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
+            except PermissionError:
+                return f"{said}from where no code can be loaded (is it mounted noexec?)"
+    except OSError as error:
+        return f"{said}which cannot be written ({error.strerror})"
     return ""
+
+
+def triton_cache() -> Path:
+    """Say where Triton, which must be installed, keeps what it compiles."""
+    from triton import knobs
+
+    return Path(knobs.cache.dir)
 
 
 def tokens_per_call_max(config: ModelConfig) -> int:
