@@ -31,7 +31,6 @@ class Request:
     piece: Callable[[], Awaitable[Any]] | None = None
     taken: int = 0  # rows that are in a batch or were in one
     embeddings: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # by the first row's place, (n, d) each
-    embedded: int = 0  # rows
     begun: bool = False
     forward_s: float = 0.0  # of the batches it had a part in
     cause: Span | None = None  # what it is read for, where that is traced
@@ -43,10 +42,9 @@ class Request:
             self.waiting.end()
             self.waiting = None
 
-    def add(self, first: int, embeddings: NDArray[np.float32]) -> None:
-        """Keep the embeddings ``(n, d)`` of the rows from ``first`` on."""
-        self.embeddings[first] = embeddings
-        self.embedded += len(embeddings)
+    def is_embedded(self) -> bool:
+        """Say whether no row is left to embed."""
+        return sum(map(len, self.embeddings.values())) == len(self.rows)
 
     def joined(self) -> NDArray[np.float32]:
         """Give all rows' embeddings, in their order: ``(n, d)``."""

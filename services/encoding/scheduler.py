@@ -323,7 +323,7 @@ class Scheduler:
             request = part.request
             request.begun = True
             request.forward_s += elapsed
-            if request.embedded == len(request.rows) and not request.answer.done():
+            if request.is_embedded() and not request.answer.done():
                 request.answer.set_result(result)
         if elapsed > 0:
             self._tokens_per_s[lane] += _NEWEST_WEIGHT * (tokens / elapsed - self._tokens_per_s[lane])
@@ -353,7 +353,7 @@ class Scheduler:
             if np.isfinite(embeddings).all():
                 ends = np.cumsum([len(part.rows) for part in parts])
                 for part, found in zip(parts, np.split(embeddings, ends[:-1]), strict=True):
-                    part.request.add(part.first, found)
+                    part.request.embeddings[part.first] = found
                 return
             failure = Poisoned(parts[0].first)
         if len(parts) == 1:
