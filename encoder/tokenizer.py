@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class Tokenizer:
             raise CheckpointError(f"{path} is not a tokenizer: {error}.") from error
         return cls(pipeline, hashlib.sha256(data).hexdigest()[:16])
 
-    @property
+    @cached_property  # to list a vocabulary takes longer than to embed a query
     def vocabulary_size(self) -> int:
         """Number of ids, special tokens included: one more than the highest, as some vocabularies have gaps."""
         return max(self._pipeline.get_vocab(with_added_tokens=True).values(), default=-1) + 1

@@ -1,6 +1,7 @@
 """The fused backbone beside the one in plain torch: on a GPU, or on a CPU with Triton's interpreter."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -16,13 +17,18 @@ NEEDS_TRITON = pytest.mark.skipif(
 )
 
 from encoder.kernels.fused.backbone import FusedMamba  # noqa: E402 - it needs Triton
+from encoder.kernels.fused.cuts import pack  # noqa: E402
+
+_RESERVED = 100  # tokens: some passes share memory, and others have their own
 
 
 def fused(backbone: Mamba, dtype: torch.dtype = torch.float32) -> FusedMamba:
     """A backbone with the same weights over the fused layers."""
     twin = Mamba(backbone.config).eval()
     twin.load_state_dict(backbone.state_dict())
-    return FusedMamba(twin.to(DEVICE), dtype)
+    made = FusedMamba(twin.to(DEVICE), dtype)
+    made.reserve(_RESERVED)
+    return made
 
 
 def nothing(backbone: Mamba) -> list[LayerState | None]:
@@ -58,7 +64,25 @@ def same_in_pieces(backbone: Mamba, at: Sequence[int], cuts_at: Sequence[int], *
         inside = places[(places >= start) & (places < end)] - start
         found.append(twin.hidden_on(tokens[:, start:end], found_states, torch.float32, inside))
     close(torch.cat(found), expected)
-    for state, found_state in zip(states, found_states, strict=True):
+    _close_states(found_states, states)
+
+
+def same_when_filled_up(backbone: Mamba, *, read: int, length: int, first: int) -> None:
+    """Of a row of ``length`` tokens after ``first`` others, ``read`` count: states know nothing of those behind."""
+    tokens, places = some_tokens(first + length), torch.tensor([0, read // 2, read - 1], device=DEVICE)
+    states, found_states = nothing(backbone), nothing(backbone)
+    backbone.hidden_on(tokens[:, :first], states, torch.float32, None)
+    twin = fused(backbone)
+    twin.hidden_on(tokens[:, :first], found_states, torch.float32, None)
+    expected = backbone.hidden_on(tokens[:, first : first + read], states, torch.float32, places)
+    limit = torch.tensor([read], dtype=torch.int32, device=DEVICE)
+    packing = replace(pack([length], twin.scanning, tokens.device), limit=limit)
+    close(twin.read(tokens[0, first:], packing, found_states, places), expected)
+    _close_states(found_states, states)
+
+
+def _close_states(found: Sequence[LayerState | None], expected: Sequence[LayerState | None]) -> None:
+    for found_state, state in zip(found, expected, strict=True):
         assert state is not None
         assert found_state is not None
         close(found_state.conv, state.conv)

@@ -19,6 +19,7 @@ from tests.fused_twins import (
     nothing,
     same_in_pieces,
     same_packed,
+    same_when_filled_up,
     some_tokens,
 )
 from tests.random_weights import lively
@@ -63,6 +64,14 @@ def test_in_pieces(backbone: Mamba, cuts_at: tuple[int, ...]) -> None:
     same_in_pieces(backbone, [0, 63, 64, 120, 199], cuts_at, length=200)
 
 
+@pytest.mark.usefixtures("segments")
+@torch.inference_mode()
+@pytest.mark.parametrize(("read", "length"), [(1, 16), (2, 40), (100, 128), (128, 128), (150, 200)])
+def test_filled_up(backbone: Mamba, read: int, length: int) -> None:
+    """As a CUDA graph reads a piece that has fewer tokens than it."""
+    same_when_filled_up(backbone, read=read, length=length, first=30)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("lengths", [(1, 30, 64, 7), (64,), (60, 64, 50, 61, 20), (3,) * 9, (5, 200), (256,)])
 def test_laid_out_in_a_budget(backbone: Mamba, lengths: tuple[int, ...]) -> None:
@@ -85,6 +94,19 @@ def test_all_hidden_states_read_on_from_states_of_plain_torch(backbone: Mamba) -
     backbone.hidden_on(tokens[:, :50], states, torch.float32, None)
     found = fused(backbone).hidden_on(tokens[:, 50:], list(states), torch.float32, None)
     close(found, backbone.hidden_on(tokens[:, 50:], states, torch.float32, None))
+
+
+@torch.inference_mode()
+def test_what_a_pass_gives_outlasts_the_next(backbone: Mamba) -> None:
+    """Hidden states, at places or all, and states are none of the memory that passes share."""
+    twin = fused(backbone)
+    for places in (None, torch.tensor([3, 59], device=DEVICE)):
+        states = nothing(backbone)
+        hidden = twin.hidden_on(some_tokens(60), states, torch.float32, places)
+        given = [hidden, *(part for state in states if state is not None for part in state)]
+        before = [tensor.clone() for tensor in given]
+        twin.hidden_on(some_tokens(61), nothing(backbone), torch.float32, None)
+        assert all(torch.equal(tensor, copy) for tensor, copy in zip(given, before, strict=True))
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoder.kernels.fused.budgets import Budget, budgets
+from encoder.kernels.fused.budgets import Budget, budgets, sizes
 from encoder.kernels.fused.cuts import Scanning
 
 SCANNING = Scanning(programs=6, at_once=132, chunk=64, state_cost=0.2, states_at_once=44)
@@ -28,6 +28,13 @@ def test_budgets_double_and_then_grow_in_steps() -> None:
     assert [budget.tokens for budget in budgets(SCANNING, 600)] == [16, 32, 64, 128, 256, 512]
     assert BUDGETS[-1].segments == 66
     assert all(budget.segments == 1 for budget in BUDGETS if budget.tokens <= 512)
+
+
+def test_sizes_of_pieces_grow_in_steps_sooner() -> None:
+    found = list(sizes(131_072, doubling_until=1024))
+    assert found[:12] == [16, 32, 64, 128, 256, 512, 1024, 1280, 1536, 1792, 2048, 2560]
+    assert found[-1] == 131_072
+    assert list(sizes(15)) == []
 
 
 def test_what_fits_in() -> None:

@@ -20,6 +20,7 @@ from tests.fused_twins import (
     nothing,
     same_in_pieces,
     same_packed,
+    same_when_filled_up,
     some_tokens,
 )
 from tests.random_weights import lively
@@ -69,6 +70,14 @@ def test_packed(backbone: Mamba, ends_only: bool) -> None:
 def test_in_pieces(backbone: Mamba, cuts_at: tuple[int, ...]) -> None:
     """Whatever the pieces, states and hidden states are those of one reading in plain torch."""
     same_in_pieces(backbone, [0, 31, 32, 50, 69], cuts_at, length=70)
+
+
+@pytest.mark.usefixtures("segments")
+@torch.inference_mode()
+@pytest.mark.parametrize(("read", "length"), [(1, 16), (30, 50), (50, 50)])
+def test_filled_up(backbone: Mamba, read: int, length: int) -> None:
+    """As a CUDA graph reads a piece that has fewer tokens than it."""
+    same_when_filled_up(backbone, read=read, length=length, first=10)
 
 
 @torch.inference_mode()

@@ -23,7 +23,8 @@ from encoder.model import EncoderModel
 from encoder.model_config import ModelConfig
 
 _PIECE_TOKENS_CUDA = 8192
-_TOKENS_FUSED = 131_072  # what keeps a large device busy, and a service reads at once
+# What keeps a large device busy, and a service reads at once. Of wider models fewer tokens do, and need much memory.
+_TOKENS_FUSED, _TOKENS_FUSED_MIN = 131_072, 8192
 # CUDA graphs of models so wide that launching takes no time beside computing are for short texts only.
 _WIDE, _GRAPH_TOKENS_WIDE = 1024, 512
 _ATTENTION_TOKENS_CUDA = 131_072
@@ -94,21 +95,27 @@ def _prepare_on_gpu(
     model: EncoderModel, dtype: torch.dtype, kernels: Kernels, *, eight_bits: bool
 ) -> tuple[Path, list[str]]:
     """Take the first of our kernels, mamba_ssm's and torch that runs here; say why those before it do not."""
-    config, reasons = model.config, list[str]()
+    config, device, reasons = model.config, model.backbone.embedding.weight.device, list[str]()
     if kernels in ("auto", "fused"):
-        reason = fused.missing(config, model.backbone.embedding.weight.device, dtype)
+        reason = fused.missing(config, device, dtype)
         if not reason:
             from encoder.kernels.fused.backbone import FusedMamba  # needs Triton
+            from encoder.kernels.fused.capturing import Capture
             from encoder.kernels.fused.graphs import PackGraphs
+            from encoder.kernels.fused.piece_graphs import PieceGraphs
 
             model.backbone = backbone = FusedMamba(model.backbone, dtype, eight_bits=eight_bits)
+            most = min(_tokens_fused(config.d_model), fused.tokens_per_call_max(config))
+            backbone.reserve(most)
             backbone.warm_up()
-            most = min(_TOKENS_FUSED, fused.tokens_per_call_max(config))
             name = "fused kernels, products in 8 bits" if eight_bits else "fused kernels"
             # Of the mean, hidden states of all tokens are wanted.
             graphs = None
             if config.pooling != "mean":
-                graphs = PackGraphs(model, most if config.d_model <= _WIDE else _GRAPH_TOKENS_WIDE)
+                graph_tokens = most if config.d_model <= _WIDE else _GRAPH_TOKENS_WIDE
+                capture = Capture(device)
+                graphs = PackGraphs(model, graph_tokens, capture)
+                backbone.pieces = PieceGraphs(backbone, graph_tokens, capture)
             return Path(name, most, most, graphs), []
         reasons.append(f"fused kernels cannot: {reason}")
     if kernels in ("auto", "mamba_ssm"):
@@ -121,6 +128,14 @@ def _prepare_on_gpu(
     if kernels in ("fused", "mamba_ssm"):
         raise ValueError("; ".join(reasons))
     return Path("plain torch", pack_tokens=_PIECE_TOKENS_CUDA, piece_tokens=_PIECE_TOKENS_CUDA), reasons
+
+
+def _tokens_fused(d_model: int) -> int:
+    """Give how many tokens to read at once: a token's products grow with the square of the width."""
+    tokens = _TOKENS_FUSED
+    while tokens > _TOKENS_FUSED_MIN and tokens * d_model**2 > _TOKENS_FUSED * _WIDE**2:
+        tokens //= 2
+    return tokens
 
 
 def _cpu_covers(config: ModelConfig) -> bool:

@@ -119,6 +119,30 @@ def test_a_million_tokens_in_pieces(size: str) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("size", ["small", "small mamba1"])
+def test_pieces_as_graphs(size: str) -> None:
+    """Of pieces of any length, hidden states and states are those of reading kernel by kernel."""
+    config = CONFIGS[size]
+    model = model_of(lively(config).cuda())
+    prepare(model, DTYPE, kernels="fused")
+    backbone, lengths, found = model.backbone, [5, 1, 300, 1000, 1500, 20_000, 16, 30_000], []
+    assert isinstance(backbone, FusedMamba)
+    assert backbone.pieces is not None
+    assert all(backbone.pieces.takes(length, 3) for length in lengths)
+    for pieces in (backbone.pieces, None):
+        backbone.pieces = pieces
+        states: list[LayerState | None] = [None] * config.n_layers
+        for piece in some_tokens(sum(lengths)).split(lengths, dim=1):
+            length = piece.shape[1]
+            places = torch.tensor([0, length // 2, length - 1], device="cuda")
+            found.append(backbone.hidden_on(piece, states, DTYPE, places))
+        found += [part.flatten(2)[0] for state in states if state for part in state]
+    half = len(found) // 2
+    for ours, theirs in zip(found[:half], found[half:], strict=True):
+        assert least_cosine(ours, theirs) >= 0.9999
+
+
+@torch.inference_mode()
 def test_a_pack_as_large_as_a_call_may_be(config: ModelConfig) -> None:
     """Its first and last texts are read as they are alone: no index overflows."""
     model = model_of(lively(config).cuda())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from encoder.kernels.fused.cuts import FusedPacking, Scanning, pack
 from encoder.kernels.fused.layer import FusedLayer
+from encoder.kernels.fused.memory import Memory, Shapes
 from encoder.kernels.fused.selective_layer import SelectiveLayer
 from encoder.mamba import Block, Mamba
 from encoder.mixers import LayerState
 
 Space = TypeVar("Space")
+_RESIDUAL = "residual"  # (l, d)
 _FIT_SEQUENCES, _FIT_LENGTH = 8, 256
 
 
@@ -27,11 +29,14 @@ class Layer(Protocol[Space]):
     def warm_up_rows(self) -> list[list[int]]:
         """Give the lengths of sequences, row by row, that have all kernels compiled."""
 
-    def workspace(self, length: int) -> Space:
-        """Make what a pass over ``length`` tokens works in, for all layers."""
+    def shapes(self, length: int) -> Shapes:
+        """Say what memory a pass over ``length`` tokens works in, for all layers."""
 
-    def norm(self, stream: Tensor, space: Space) -> None:
-        """Norm a residual ``(l, d)`` that no layer has added to."""
+    def workspace(self, tensors: Mapping[str, Tensor]) -> Space:
+        """Make what a pass works in of tensors in these :meth:`shapes`."""
+
+    def enter(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: Space) -> None:
+        """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, normed in ``space``."""
 
     def fit(self, space: Space) -> None:
         """Choose scales by what the layer has just read."""
@@ -43,6 +48,16 @@ class Layer(Protocol[Space]):
         self, stream: Tensor, space: Space, packing: FusedPacking, state: LayerState | None, places: Tensor
     ) -> tuple[Tensor, LayerState]:
         """Give the residual after the layer at some places only, ``(n, d)``, and the state after the row."""
+
+
+class Pieces(Protocol):
+    """Reads pieces of documents sooner than kernel by kernel, if they are of sizes that it takes."""
+
+    def takes(self, tokens: int, places: int) -> bool:
+        """Say whether it takes a piece of ``tokens``, of which hidden states are wanted at ``places``."""
+
+    def read(self, tokens: Tensor, states: list[LayerState | None], places: Tensor) -> Tensor:
+        """Read on from states: hidden states of ``tokens (l)`` at ``places (n)``; new states are put in ``states``."""
 
 
 class FusedMamba(Mamba):
@@ -65,6 +80,8 @@ class FusedMamba(Mamba):
             assert isinstance(block, Block)
             backbone.layers[number] = kind(block, dtype, eight_bits=eight_bits)
         self.layers = backbone.layers
+        self.pieces: Pieces | None = None
+        self._memory = Memory(self.embedding.weight.device)
         if eight_bits and self.config.architecture == "mamba2" and self.config.n_groups == 1:
             self._fit()
 
@@ -76,6 +93,9 @@ class FusedMamba(Mamba):
     def hidden_packed(self, tokens: Tensor, lengths: Sequence[int], dtype: torch.dtype, *, ends_only: bool) -> Tensor:
         """Read sequences end to end, as :meth:`encoder.mamba.Mamba.hidden_packed`."""
         assert dtype == self.dtype
+        if len(lengths) == 1 and ends_only:
+            end = torch.full((1,), lengths[0] - 1, device=tokens.device)
+            return self.hidden_on(tokens, [None] * len(self.layers), dtype, end)
         packing = self._pack(lengths, tokens.device)
         places = packing.ends if ends_only else None
         return self.read(tokens[0], packing, [None] * len(self.layers), places)
@@ -85,7 +105,10 @@ class FusedMamba(Mamba):
     ) -> Tensor:
         """Read on from states, as :meth:`encoder.mamba.Mamba.hidden_on`."""
         assert dtype == self.dtype
-        packing = self._pack([tokens.shape[1]], tokens.device)
+        length = tokens.shape[1]
+        if self.pieces is not None and places is not None and self.pieces.takes(length, len(places)):
+            return self.pieces.read(tokens[0], states, places)
+        packing = self._pack([length], tokens.device)
         return self.read(tokens[0], packing, states, places)
 
     @torch.inference_mode()
@@ -97,6 +120,13 @@ class FusedMamba(Mamba):
         packing = self._pack(lengths, device)
         for _ in range(2):  # at first with what was rounded to a scale that did not fit
             self.read(tokens, packing, [None] * len(self.layers), None, fit=True)
+
+    def reserve(self, tokens: int) -> None:
+        """Take the memory for passes over up to so many tokens, once for all; longer ones take their own.
+
+        Then passes must not be made on several streams of a device at once.
+        """
+        self._memory.reserve(self._shapes(tokens))
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -126,13 +156,12 @@ class FusedMamba(Mamba):
 
         ``fit`` lets layers choose their scales.
         """
-        # torch's embedding takes twelve microseconds for a query, an index one.
-        stream = self.embedding.weight[tokens].to(self.residual_dtype)  # (l, d)
         layers = self._layers()
         # Triton starts kernels on the current device.
-        with torch.cuda.device_of(stream):
-            space = layers[0].workspace(len(stream))
-            layers[0].norm(stream, space)
+        with torch.cuda.device_of(tokens):
+            tensors = self._memory.lend(self._shapes(len(tokens)))
+            stream, space = tensors.pop(_RESIDUAL), layers[0].workspace(tensors)
+            layers[0].enter(self.embedding.weight, tokens, stream, space)
             for number, layer in enumerate(layers if places is None else layers[:-1]):
                 states[number] = layer(stream, space, packing, states[number])
                 if fit:
@@ -140,6 +169,10 @@ class FusedMamba(Mamba):
             if places is not None:
                 stream, states[-1] = layers[-1].read_places(stream, space, packing, states[-1], places)
             return F.rms_norm(stream.float(), stream.shape[1:], self.norm_f.weight.float(), self.norm_f.eps)
+
+    def _shapes(self, length: int) -> Shapes:
+        residual = (length, self.config.d_model), self.residual_dtype
+        return {_RESIDUAL: residual, **self._layers()[0].shapes(length)}
 
     def _layers(self) -> list[Layer[object]]:
         return cast("list[Layer[object]]", list(self.layers))

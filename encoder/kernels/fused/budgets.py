@@ -86,10 +86,17 @@ class Budget:
         return given[:first], given[first:second], given[second:third], given[third:fourth], given[fourth:]
 
 
-def budgets(scanning: Scanning, tokens_max: int) -> Iterator[Budget]:
-    """Give the budgets, up to one of ``tokens_max``."""
+def sizes(tokens_max: int, *, doubling_until: int = _MIDDLING_TOKENS) -> Iterator[int]:
+    """Give sizes of graphs in tokens, up to ``tokens_max``: at first each is double the last, then a step more."""
     tokens = _SMALLEST
     while tokens <= tokens_max:
+        yield tokens
+        tokens += tokens if tokens < doubling_until else (1 << tokens.bit_length() - 1) // _STEPS
+
+
+def budgets(scanning: Scanning, tokens_max: int) -> Iterator[Budget]:
+    """Give the budgets, up to one of ``tokens_max``."""
+    for tokens in sizes(tokens_max):
         if tokens <= _FEW_TOKENS:
             yield Budget(tokens, tokens // 4, 1, tokens)
         else:
@@ -97,4 +104,3 @@ def budgets(scanning: Scanning, tokens_max: int) -> Iterator[Budget]:
             whole = tokens <= _MIDDLING_TOKENS and scanning.state_cost <= _CHEAP_STATE
             text_tokens_max = tokens if whole else max(_FEW_TOKENS, tokens // segments)
             yield Budget(tokens, tokens // 16, segments, text_tokens_max)
-        tokens += tokens if tokens < _MIDDLING_TOKENS else (1 << tokens.bit_length() - 1) // _STEPS

@@ -28,6 +28,7 @@ def convolve(
     steps: tl.tensor,  # out (h, l), or None, and there is no last column
     after: tl.tensor,  # out (k - 1, f) last inputs
     length: tl.tensor,
+    limit: tl.tensor,  # (1) tokens that are read, or None, and all are: time steps behind are zero
     offset: tl.constexpr,  # of mixed in projected
     f: tl.constexpr,
     h: tl.constexpr,
@@ -80,9 +81,20 @@ def convolve(
             last1, last2, last3, mark = value3, last1, last2, mark3
             token += 4
         if tile == tl.cdiv(length, run * runs) - 1:
-            store_tail(after, projected, projected_token, tail, length, channel, own, f, taps, block)
+            end = read_until(limit, length)
+            store_tail(after, projected, projected_token, tail, end, channel, own, f, taps, block)
     elif steps is not None:
-        store_steps(steps, projected + f, projected_token, dt_bias, tile * run * runs, length, h, run * runs, block_h)
+        start, end = tile * run * runs, read_until(limit, length)
+        store_steps(steps, projected + f, projected_token, dt_bias, start, length, end, h, run * runs, block_h)
+
+
+@triton.jit
+def read_until(limit: tl.tensor, length: tl.tensor) -> tl.tensor:
+    """Say how many tokens are read."""
+    end = length
+    if limit is not None:
+        end = tl.load(limit)
+    return end
 
 
 @triton.jit
@@ -174,7 +186,7 @@ def store_tail(
     projected: tl.tensor,
     projected_token: tl.tensor,
     tail: tl.tensor,
-    length: tl.tensor,
+    end: tl.tensor,
     channel: tl.tensor,
     own: tl.tensor,
     f: tl.constexpr,
@@ -183,7 +195,7 @@ def store_tail(
 ) -> None:
     """Store the last inputs, those of the tail among them where the row is shorter than the convolution."""
     for place in tl.static_range(taps - 1):
-        token = length - (taps - 1) + place + tl.arange(0, 1)
+        token = end - (taps - 1) + place + tl.arange(0, 1)
         value = load_some(projected, projected_token, token, channel, token >= 0, own)
         if tail is not None:
             value += load_some(tail, f, token + taps - 1, channel, token < 0, own)
@@ -198,13 +210,15 @@ def store_steps(
     dt_bias: tl.tensor,
     start: tl.tensor,
     length: tl.tensor,
+    end: tl.tensor,
     h: tl.constexpr,
     read: tl.constexpr,
     block_h: tl.constexpr,
 ) -> None:
-    """Store the time steps of some tokens, heads first."""
+    """Store the time steps of some tokens, heads first; zero from ``end`` on."""
     token, head = start + tl.arange(0, read), tl.arange(0, block_h)
     value = load_some(raw, stride, token, head, token < length, head < h)
     value = softplus(value + tl.load(dt_bias + head, mask=head < h, other=0.0)[None, :])
     places = steps + head.to(tl.int64)[None, :] * length + token[:, None]
+    value = tl.where((token < end)[:, None], value, 0.0)
     tl.store(places, value, mask=(token < length)[:, None] & (head < h)[None, :])

@@ -65,6 +65,7 @@ class FusedPacking:
     order: Tensor  # (s) int32: segments, the longest first
     segments: int
     segment_tokens_max: int
+    limit: Tensor | None = None  # (1) int32: tokens that are read, and no state knows those behind; None: all
 
 
 def cut_at_starts(lengths: NDArray[np.int64], segments: int) -> NDArray[np.int32]:

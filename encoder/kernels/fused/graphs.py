@@ -8,7 +8,6 @@ model is prepared; what differs from call to call is read from memory that stays
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,29 +16,23 @@ from torch import Tensor
 
 from encoder.kernels.fused.backbone import FusedMamba
 from encoder.kernels.fused.budgets import Budget, budgets
+from encoder.kernels.fused.capturing import Capture
 from encoder.kernels.fused.cuts import FusedPacking
 from encoder.model import EncoderModel
 
-_WARM_UPS = 2  # before a capture, that nothing is compiled or set up within it
 _STAGED = 2  # calls: what the first was given is on the device once it is read, while the second waits behind it
 
 
 class PackGraphs:
     """Embeds packs of texts; not safe for calls from several threads at once."""
 
-    def __init__(self, model: EncoderModel, tokens_max: int) -> None:
-        """Capture graphs of ``model``, whose backbone must be a :class:`FusedMamba`, on its device."""
+    def __init__(self, model: EncoderModel, tokens_max: int, capture: Capture) -> None:
+        """Capture graphs of ``model``, whose backbone must be a :class:`FusedMamba`, for up to ``tokens_max``."""
         backbone = model.backbone
         assert isinstance(backbone, FusedMamba)
-        # One for all: cuBLAS keeps a workspace for each stream that it is called on, outside of the graphs' memory.
-        stream = torch.cuda.Stream(backbone.embedding.weight.device)
-        # The largest first, in the memory that the smaller ones then share: only one runs at a time.
         largest_first = list(budgets(backbone.scanning, tokens_max))[::-1]
         staging = _Staging(max(budget.size for budget in largest_first))
-        graphs: list[_Graph] = []
-        for budget in largest_first:
-            graphs.append(_Graph(model, backbone, budget, stream, graphs[0].pool() if graphs else None, staging))
-        self._graphs = graphs[::-1]
+        self._graphs = [_Graph(model, backbone, budget, capture, staging) for budget in largest_first][::-1]
 
     def takes(self, lengths: Sequence[int]) -> bool:
         """Say whether there is a graph for texts of these lengths."""
@@ -80,32 +73,13 @@ class _Graph:
     """One budget of tokens."""
 
     def __init__(
-        self,
-        model: EncoderModel,
-        backbone: FusedMamba,
-        budget: Budget,
-        stream: torch.cuda.Stream,
-        pool: Any,  # noqa: ANN401 - torch has no public name for it
-        staging: _Staging,
+        self, model: EncoderModel, backbone: FusedMamba, budget: Budget, capture: Capture, staging: _Staging
     ) -> None:
         self.budget = budget
         self._staging = staging
-        device = backbone.embedding.weight.device
-        self._given = torch.empty(budget.size, dtype=torch.int32, device=device)
+        self._given = torch.empty(budget.size, dtype=torch.int32, device=backbone.embedding.weight.device)
         self._give(np.zeros(0, np.int32), np.zeros(0, np.int64))
-        with torch.inference_mode(), torch.cuda.device(device):
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream):
-                for _ in range(_WARM_UPS):
-                    self._pass(model, backbone)
-            torch.cuda.current_stream(device).wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                self._found = self._pass(model, backbone)
-
-    def pool(self) -> Any:  # noqa: ANN401
-        """Give the memory that other graphs may share."""
-        return self._graph.pool()
+        self._graph, self._found = capture(lambda: self._pass(model, backbone))
 
     def run(self, rows: Sequence[Tensor]) -> Tensor:
         """Embed texts: ``(n, d)``, in memory of their own."""

@@ -41,11 +41,12 @@ def convolve(
     dt_bias: Tensor | None = None,
     *,
     taps: int,
+    limit: Tensor | None,
 ) -> Tensor:
     """Fill ``convolved (l, f)`` from the columns of ``projected (l, w)`` that begin at ``offset``, after ``tail``.
 
     And ``steps (h, l)``, if given, from the columns behind those. ``tail``, None or ``(1, k - 1, f)``, has the inputs
-    before the row; the last inputs are returned, ``(k - 1, f)``.
+    before the row; the last inputs are returned, ``(k - 1, f)``. ``limit`` is a packing's.
     """
     width, length, heads = kernel.shape[1], len(projected), 0 if steps is None else len(steps)
     launch = CONVOLUTION_LAUNCH_FEW if length <= FEW_TOKENS else CONVOLUTION_LAUNCH
@@ -54,7 +55,7 @@ def convolve(
     convolution.convolve[-(-length // (launch["run"] * launch["runs"])), columns](
         *(projected, projected.stride(0), kernel, bias, dt_bias, marks),
         None if tail is None else tail[0].float().contiguous(),
-        *(convolved, steps, after, length),
+        *(convolved, steps, after, length, limit),
         offset=offset,
         f=width,
         h=heads,
@@ -65,9 +66,25 @@ def convolve(
     return after
 
 
+def enter(embedding: Tensor, ids: Tensor, stream: Tensor, normed: Tensor, *, eps: float, spread: float) -> None:
+    """Fill the residual ``stream (l, d)`` with rows of ``embedding (v, d)``, and ``normed`` with it, normed."""
+    length, width = stream.shape
+    block = triton.next_power_of_2(width)
+    read = max(1, ROW_VALUES // block)
+    residual.enter[(-(-length // read),)](
+        *(embedding, ids, stream, normed, length),
+        eps=eps,
+        spread=spread,
+        d=width,
+        read=read,
+        block=block,
+        num_warps=4,
+    )
+
+
 def add_to_residual(
     stream: Tensor,
-    out: Tensor | None,
+    out: Tensor,
     normed: Tensor,
     *,
     eps: float,
@@ -76,7 +93,7 @@ def add_to_residual(
     inner: int = 1,
     inner_eps: float = 0.0,
 ) -> None:
-    """Add ``out (l, d)``, if given, to the residual ``stream (l, d)``, and norm that into ``normed``, times ``spread``.
+    """Add ``out (l, d)`` to the residual ``stream (l, d)``, and norm that into ``normed``, times ``spread``.
 
     With ``squares (h, l)``, ``out`` is first divided by the root of their mean over ``inner`` channels, and
     ``inner_eps``.

@@ -8,6 +8,7 @@ output, what was convolved, the scan's gated output and out_proj's output, each 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from encoder.kernels.fused import carrying, hopper_scan, hopper_states, launches, residual, scan
 from encoder.kernels.fused.cuts import MULTIPROCESSORS, FusedPacking, Scanning
+from encoder.kernels.fused.memory import Shapes
 from encoder.kernels.fused.products import Product
 from encoder.kernels.fused.workspace import CHUNK_SIZE, Workspace
 from encoder.mamba import Block
@@ -71,14 +73,18 @@ class FusedLayer(nn.Module):
         """Give rows of sequences that have all kernels compiled: of one chunk of each size, and of several segments."""
         return [row for length in _WARM_UP_LENGTHS for row in ([length], [length - 1, 1])]
 
-    def workspace(self, length: int) -> Workspace:
-        """Make what a pass over ``length`` tokens works in, for all layers."""
+    def shapes(self, length: int) -> Shapes:
+        """Say what memory a pass over ``length`` tokens works in, for all layers."""
         dtypes = self.in_proj.dtype, self.in_proj.input_dtype, self.out_proj.input_dtype
-        return Workspace.of(self.config, length, len(self.in_proj.weight), dtypes, self.kernel.device)
+        return Workspace.shapes(self.config, length, len(self.in_proj.weight), dtypes)
 
-    def norm(self, stream: Tensor, space: Workspace) -> None:
-        """Norm a residual ``(l, d)`` that no layer has added to."""
-        self._add(stream, space, None, None)
+    def workspace(self, tensors: Mapping[str, Tensor]) -> Workspace:
+        """Make what a pass works in of tensors in these :meth:`shapes`."""
+        return Workspace.of(self.config, tensors)
+
+    def enter(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: Workspace) -> None:
+        """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, and norm it."""
+        launches.enter(embedding, tokens, stream, space.normed, eps=self.eps, spread=self.in_proj.spread)
 
     def forward(self, stream: Tensor, space: Workspace, packing: FusedPacking, state: LayerState | None) -> LayerState:
         """Add the layer to the residual ``(l, d)``, reading on from ``state``; give that after the row.
@@ -91,7 +97,14 @@ class FusedLayer(nn.Module):
         if not one_scale:
             self._scale_groups(space)
         self.out_proj(space.y, out=space.out)
-        self._add(stream, space, space.out, space.squares if one_scale else None)
+        launches.add_to_residual(
+            *(stream, space.out, space.normed),
+            eps=self.eps,
+            spread=self.in_proj.spread,
+            squares=space.squares if one_scale else None,
+            inner=self.config.d_inner,
+            inner_eps=self.eps * 4.0**self.power,
+        )
         return after
 
     def fit(self, space: Workspace) -> None:
@@ -170,6 +183,7 @@ class FusedLayer(nn.Module):
             None if state is None else state.conv,
             *(space.convolved, space.steps, self.dt_bias),
             taps=self.config.d_conv,
+            limit=packing.limit,
         )
 
     def _states_before(
@@ -213,16 +227,6 @@ class FusedLayer(nn.Module):
             block=block,
             block_h=triton.next_power_of_2(per_group),
             num_warps=4,
-        )
-
-    def _add(self, stream: Tensor, space: Workspace, out: Tensor | None, squares: Tensor | None) -> None:
-        launches.add_to_residual(
-            *(stream, out, space.normed),
-            eps=self.eps,
-            spread=self.in_proj.spread,
-            squares=squares,
-            inner=self.config.d_inner,
-            inner_eps=self.eps * 4.0**self.power,
         )
 
 

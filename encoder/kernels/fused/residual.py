@@ -1,4 +1,4 @@
-"""Triton kernels: what stands between out_proj and the next layer's in_proj. Letters: ``encoder/mamba.py``; one row.
+"""Triton kernels: what stands before each layer's in_proj, and the first's. Letters: ``encoder/mamba.py``; one row.
 
 The gated norm's scale, one number a token, is applied after out_proj, where rows are half as wide. With a whole row of
 the residual at hand, the next layer's norm costs nothing more: its weight is a part of in_proj's.
@@ -10,10 +10,35 @@ import triton
 import triton.language as tl
 
 
+@triton.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["ids"])
+def enter(
+    embedding: tl.tensor,  # (v, d)
+    ids: tl.tensor,  # (l)
+    residual: tl.tensor,  # out (l, d)
+    normed: tl.tensor,  # out (l, d): what in_proj reads
+    length: tl.tensor,
+    eps: tl.constexpr,
+    spread: tl.constexpr,  # what the normed rows are multiplied by
+    d: tl.constexpr,
+    read: tl.constexpr,  # tokens of a program
+    block: tl.constexpr,
+) -> None:
+    """Begin the residual of some tokens with their embeddings, and norm it for the first layer."""
+    token = tl.program_id(0) * read + tl.arange(0, read)
+    channel = tl.arange(0, block)
+    inside = (token < length)[:, None] & (channel < d)[None, :]
+    number = tl.load(ids + token, mask=token < length, other=0).to(tl.int64)
+    value = tl.load(embedding + number[:, None] * d + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    places = token.to(tl.int64)[:, None] * d + channel[None, :]
+    tl.store(residual + places, value.to(residual.dtype.element_ty), mask=inside)
+    value *= (tl.rsqrt(tl.sum(value * value, 1) / d + eps) * spread)[:, None]
+    tl.store(normed + places, value.to(normed.dtype.element_ty), mask=inside)
+
+
 @triton.jit(do_not_specialize=["length"])
 def add_to_residual(
     residual: tl.tensor,  # (l, d); the sum takes its place
-    out: tl.tensor,  # (l, d) of out_proj, not yet scaled, or None
+    out: tl.tensor,  # (l, d) of out_proj, not yet scaled
     squares: tl.tensor,  # (h, l) whose sums the gated norm's scale follows from, or None: out is scaled
     normed: tl.tensor,  # out (l, d): what in_proj reads
     length: tl.tensor,
@@ -32,16 +57,14 @@ def add_to_residual(
     channel = tl.arange(0, block)
     inside = (token < length)[:, None] & (channel < d)[None, :]
     places = token.to(tl.int64)[:, None] * d + channel[None, :]
-    value = tl.load(residual + places, mask=inside, other=0.0).to(tl.float32)
-    if out is not None:
-        added = tl.load(out + places, mask=inside, other=0.0).to(tl.float32)
-        if squares is not None:
-            head = tl.arange(0, block_h)
-            own = (head < h)[:, None] & (token < length)[None, :]
-            parts = tl.load(squares + head.to(tl.int64)[:, None] * length + token[None, :], mask=own, other=0.0)
-            added *= tl.rsqrt(tl.sum(parts, 0) / inner + inner_eps)[:, None]
-        value += added
-        tl.store(residual + places, value.to(residual.dtype.element_ty), mask=inside)
+    added = tl.load(out + places, mask=inside, other=0.0).to(tl.float32)
+    if squares is not None:
+        head = tl.arange(0, block_h)
+        own = (head < h)[:, None] & (token < length)[None, :]
+        parts = tl.load(squares + head.to(tl.int64)[:, None] * length + token[None, :], mask=own, other=0.0)
+        added *= tl.rsqrt(tl.sum(parts, 0) / inner + inner_eps)[:, None]
+    value = tl.load(residual + places, mask=inside, other=0.0).to(tl.float32) + added
+    tl.store(residual + places, value.to(residual.dtype.element_ty), mask=inside)
     value *= (tl.rsqrt(tl.sum(value * value, 1) / d + eps) * spread)[:, None]
     tl.store(normed + places, value.to(normed.dtype.element_ty), mask=inside)
 

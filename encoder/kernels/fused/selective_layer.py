@@ -7,6 +7,7 @@ weight of the norm is part of in_proj.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from encoder.kernels.fused import carrying, launches, selective_scan
 from encoder.kernels.fused.cuts import MULTIPROCESSORS, SEGMENT_TOKENS_MIN, FusedPacking, Scanning
+from encoder.kernels.fused.memory import Shapes
 from encoder.kernels.fused.products import ROW_MULTIPLE, Product
 from encoder.mamba import Block
 from encoder.mixers import LayerState, Mamba1Mixer
@@ -90,30 +92,31 @@ class SelectiveLayer(nn.Module):
         some = [SEGMENT_TOKENS_MIN] * (many // SEGMENT_TOKENS_MIN)
         return [[16], [15, 1], [4 * SEGMENT_TOKENS_MIN], [4 * SEGMENT_TOKENS_MIN, 1], [many], [many, 1], some]
 
-    def workspace(self, length: int) -> SelectiveWorkspace:
-        """Make what a pass over ``length`` tokens works in, for all layers."""
-        config, device = self.config, self.kernel.device
-        e, n = config.d_inner, config.d_state
+    def shapes(self, length: int) -> Shapes:
+        """Say what memory a pass over ``length`` tokens works in, for all layers."""
+        config, dtype = self.config, self.in_proj.dtype
+        e = config.d_inner
+        return {
+            "normed": ((length, config.d_model), self.in_proj.input_dtype),
+            "projected": ((length, 2 * e), dtype),
+            "convolved": ((length, e), dtype),
+            "selected": ((length, len(self.x_proj.weight)), dtype),
+            "numbers": ((length + selective_scan.ROWS_MORE, 2 * config.d_state), torch.float32),
+            "steps": ((length, e), dtype),
+            "y": ((length, e), dtype),
+            "out": ((length, config.d_model), dtype),
+        }
 
-        def empty(width: int, dtype: torch.dtype = self.in_proj.dtype, more: int = 0) -> Tensor:
-            return torch.empty(length + more, width, dtype=dtype, device=device)
+    def workspace(self, tensors: Mapping[str, Tensor]) -> SelectiveWorkspace:
+        """Make what a pass works in of tensors in these :meth:`shapes`."""
+        space = SelectiveWorkspace(**tensors)
+        space.numbers[len(space.normed) :] = 0.0
+        return space
 
-        numbers = empty(2 * n, torch.float32, selective_scan.ROWS_MORE)
-        numbers[length:] = 0.0
-        return SelectiveWorkspace(
-            normed=empty(config.d_model, self.in_proj.input_dtype),
-            projected=empty(2 * e),
-            convolved=empty(e),
-            selected=empty(len(self.x_proj.weight)),
-            numbers=numbers,
-            steps=empty(e),
-            y=empty(e),
-            out=empty(config.d_model),
-        )
-
-    def norm(self, stream: Tensor, space: SelectiveWorkspace) -> None:
-        """Norm a residual ``(l, d)`` that no layer has added to."""
-        launches.add_to_residual(stream, None, space.normed, eps=self.config.norm_eps, spread=self.in_proj.spread)
+    def enter(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: SelectiveWorkspace) -> None:
+        """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, and norm it."""
+        eps, spread = self.config.norm_eps, self.in_proj.spread
+        launches.enter(embedding, tokens, stream, space.normed, eps=eps, spread=spread)
 
     def forward(
         self, stream: Tensor, space: SelectiveWorkspace, packing: FusedPacking, state: LayerState | None
@@ -166,9 +169,13 @@ class SelectiveLayer(nn.Module):
             *(projected, 0, self.kernel, self.conv_bias, packing.marks),
             *(None if state is None else state.conv, space.convolved),
             taps=self.config.d_conv,
+            limit=packing.limit,
         )
         self.x_proj(space.convolved, out=space.selected)
         self.dt_proj(space.selected[:, :rank], out=space.steps)
+        if packing.limit is not None:
+            behind = torch.arange(packing.length, device=space.steps.device) >= packing.limit
+            space.steps.masked_fill_(behind[:, None], selective_scan.NO_STEP.value)
         space.numbers[: packing.length].copy_(space.selected[:, rank : rank + size])
         sizes = {"e": self.config.d_inner, "n": self.config.d_state, "block": self.block}
         few = packing.segments * self.scanning.programs <= _FEW_PROGRAMS or self.config.d_state > _PLACES_OF_TWO_MAX

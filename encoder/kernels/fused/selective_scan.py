@@ -20,7 +20,7 @@ from encoder.kernels.fused.elementary import exp2, silu, softplus
 
 ROWS_MORE = 8  # of ``numbers``, that are read where a row has ended: more than ``read``
 _LONG = tl.constexpr(1e30)  # a time after which nothing is left of any state
-_NO_STEP = tl.constexpr(-1e4)  # of which softplus is zero, whatever the bias; within float16
+NO_STEP = tl.constexpr(-1e4)  # of which softplus is zero, whatever the bias; within float16
 
 
 @triton.jit
@@ -152,13 +152,13 @@ def selective_scan(
         gates += start * gates_token + channel
         z = load_tokens(gates, gates_token, first, end, own, 0.0, read)
     x = load_tokens(values, e, first, end, own, 0.0, read)
-    raw = load_tokens(raw_steps, e, first, end, own, _NO_STEP, read)
+    raw = load_tokens(raw_steps, e, first, end, own, NO_STEP, read)
     mixed = load_numbers(numbers, 2 * n)
     for token in range(first, end, read):
         values += read * e
         raw_steps += read * e
         x_next = load_tokens(values, e, token + read, end, own, 0.0, read)
-        raw_next = load_tokens(raw_steps, e, token + read, end, own, _NO_STEP, read)
+        raw_next = load_tokens(raw_steps, e, token + read, end, own, NO_STEP, read)
         z_next: tl.tuple = ()
         if gates is not None:
             gates += read * gates_token
@@ -221,13 +221,13 @@ def segment_states(
     raw_steps += start * e + channel
     numbers += start * n
     x = load_tokens(values, e, first, end, own, 0.0, read)
-    raw = load_tokens(raw_steps, e, first, end, own, _NO_STEP, read)
+    raw = load_tokens(raw_steps, e, first, end, own, NO_STEP, read)
     mixed = load_numbers(numbers, n)
     for token in range(first, end, read):
         values += read * e
         raw_steps += read * e
         x_next = load_tokens(values, e, token + read, end, own, 0.0, read)
-        raw_next = load_tokens(raw_steps, e, token + read, end, own, _NO_STEP, read)
+        raw_next = load_tokens(raw_steps, e, token + read, end, own, NO_STEP, read)
         for ahead in tl.static_range(read):
             mixed_next = load_numbers(numbers + (ahead + 1) * n, n)
             step = softplus(raw[ahead].to(tl.float32) + bias)

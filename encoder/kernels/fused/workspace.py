@@ -1,10 +1,11 @@
-"""The memory that a forward pass works in: made once a pass, written and read by each layer in turn.
+"""What a forward pass works in: made once a pass, written and read by each layer in turn.
 
 Letters as in ``encoder/mamba.py``, and ``q`` tokens of a chunk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from encoder.kernels.fused import hopper_scan
+from encoder.kernels.fused.memory import Shapes
 from encoder.model_config import ModelConfig
 
 CHUNK_SIZE = 64
@@ -48,47 +50,43 @@ class Workspace:
     tiles: Tiles
     on_hopper: bool  # whether tiles are for the kernels in Gluon
 
-    @classmethod
-    def of(
-        cls, config: ModelConfig, length: int, width: int, dtypes: tuple[torch.dtype, ...], device: torch.device
-    ) -> Workspace:
-        """Make it for ``length`` tokens; ``width`` is in_proj's with its padding.
+    @staticmethod
+    def shapes(config: ModelConfig, length: int, width: int, dtypes: tuple[torch.dtype, ...]) -> Shapes:
+        """Say what memory it needs for ``length`` tokens; ``width`` is in_proj's with its padding.
 
         ``dtypes`` are the model's, and those of what in_proj and out_proj read.
         """
         dtype, read, read_last = dtypes
-        e, h, g, n, q = config.d_inner, config.n_heads, config.n_groups, config.d_state, chunk_size_for(length)
-        f = e + 2 * g * n
+        e, h, g, q = config.d_inner, config.n_heads, config.n_groups, chunk_size_for(length)
+        return {
+            "normed": ((length, config.d_model), read),
+            "projected": ((length, width), dtype),
+            "convolved": ((length, e + 2 * g * config.d_state), dtype),
+            "steps": ((h, length), torch.float32),
+            "scores": ((length, g, q), dtype),
+            "terms": ((h, 4, length), torch.float32),
+            "y": ((length, e), read_last),
+            "squares": ((h, length), torch.float32),
+            "out": ((length, config.d_model), dtype),
+        }
 
-        def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        on_hopper = hopper_scan.covers(q, e // h, n, h // g, device)
-        projected, convolved, scores = empty(length, width), empty(length, f), empty(length, g, q)
-
+    @classmethod
+    def of(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Workspace:
+        """Make it of tensors in these :meth:`shapes`."""
+        projected, convolved, scores = tensors["projected"], tensors["convolved"], tensors["scores"]
+        e, h, g, n, q = config.d_inner, config.n_heads, config.n_groups, config.d_state, scores.shape[2]
+        on_hopper = hopper_scan.covers(q, e // h, n, h // g, projected.device)
         describe = hopper_scan.describe if on_hopper else TensorDescriptor.from_tensor
         sides, together = [q, e // h], [q, (hopper_scan.HEADS if on_hopper else 1) * e // h]
-        return cls(
-            chunk_size=q,
-            normed=empty(length, config.d_model, dtype=read),
-            projected=projected,
-            convolved=convolved,
-            steps=empty(h, length, dtype=torch.float32),
-            scores=scores,
-            terms=empty(h, 4, length, dtype=torch.float32),
-            y=empty(length, e, dtype=read_last),
-            squares=empty(h, length, dtype=torch.float32),
-            out=empty(length, config.d_model),
-            keys_of=TensorDescriptor.from_tensor(convolved, [q, n]),
-            tiles=Tiles(
-                describe(convolved, sides),
-                describe(convolved, [q, n]),
-                describe(projected, sides),
-                describe(scores.flatten(1), [q, q]),
-                describe(convolved, together),
-            ),
-            on_hopper=on_hopper,
+        tiles = Tiles(
+            describe(convolved, sides),
+            describe(convolved, [q, n]),
+            describe(projected, sides),
+            describe(scores.flatten(1), [q, q]),
+            describe(convolved, together),
         )
+        keys_of = TensorDescriptor.from_tensor(convolved, [q, n])
+        return cls(chunk_size=q, keys_of=keys_of, tiles=tiles, on_hopper=on_hopper, **tensors)
 
 
 def chunk_size_for(length: int) -> int:

@@ -1,0 +1,117 @@
+"""Pieces of documents, and long texts, as CUDA graphs: one launch for what are hundreds of kernels.
+
+A graph is captured for some numbers of tokens. A piece that has fewer is followed by what no state knows: time steps
+behind it are zero. Where the layers stand is read from memory that all graphs share, and written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from encoder.kernels.fused.backbone import FusedMamba
+from encoder.kernels.fused.budgets import sizes
+from encoder.kernels.fused.capturing import Capture
+from encoder.kernels.fused.cuts import pack
+from encoder.mixers import LayerState
+
+_DOUBLING_UNTIL = 1024  # tokens; from there on a piece is filled up by a fifth at most
+_TOKENS_PER_PLACE, _PLACES_MIN = 16, 4
+
+
+class PieceGraphs:
+    """Reads pieces of documents; not safe for calls from several threads at once."""
+
+    def __init__(self, backbone: FusedMamba, tokens_max: int, capture: Capture) -> None:
+        """Capture graphs of ``backbone``, for pieces of up to ``tokens_max``."""
+        self._states = states = _States(backbone)
+        largest_first = list(sizes(tokens_max, doubling_until=_DOUBLING_UNTIL))[::-1]
+        self._graphs = [_Graph(backbone, tokens, capture, states) for tokens in largest_first][::-1]
+
+    def takes(self, tokens: int, places: int) -> bool:
+        """Say whether there is a graph for a piece of ``tokens`` whose hidden states are wanted at ``places``."""
+        return self._graph_for(tokens, places) is not None
+
+    def read(self, tokens: Tensor, states: list[LayerState | None], places: Tensor) -> Tensor:
+        """Read on from ``states`` what is taken: hidden states of ``tokens (l)`` at ``places (n)``, ``(n, d)``.
+
+        New states are put in ``states``.
+        """
+        graph = self._graph_for(len(tokens), len(places))
+        if graph is None:
+            raise ValueError(f"there is no graph for {len(tokens)} tokens and {len(places)} places")
+        self._states.load(states)
+        found = graph.run(tokens, places)
+        states[:] = self._states.copies()
+        return found
+
+    def _graph_for(self, tokens: int, places: int) -> _Graph | None:
+        return next((graph for graph in self._graphs if tokens <= graph.tokens and places <= graph.places), None)
+
+
+class _States:
+    """Where all layers stand, in one block of memory, so that it is copied at once."""
+
+    def __init__(self, backbone: FusedMamba) -> None:
+        states: list[LayerState | None] = [None] * len(backbone.layers)
+        token = torch.zeros(1, 1, dtype=torch.int64, device=backbone.embedding.weight.device)
+        with torch.inference_mode():
+            backbone.hidden_on(token, states, backbone.dtype, token[0])
+        parts = [part for state in states if state is not None for part in state]
+        self._shapes = [part.shape for part in parts]
+        self._block = torch.zeros(sum(part.numel() for part in parts), device=token.device)
+
+    def layers(self) -> list[LayerState | None]:
+        """Give every layer's state as it stands there."""
+        return self._cut(self._block)
+
+    def load(self, states: Sequence[LayerState | None]) -> None:
+        """Put states there; nothing is zeros."""
+        if states[0] is None:
+            self._block.zero_()
+        else:
+            self.store(states)
+
+    def store(self, states: Sequence[LayerState | None]) -> None:
+        """Put states there that a pass gave."""
+        parts = [part for state in states if state is not None for part in state]
+        torch._foreach_copy_([part for state in self.layers() if state is not None for part in state], parts)
+
+    def copies(self) -> list[LayerState | None]:
+        """Give every layer's state, in memory of its own."""
+        return self._cut(self._block.clone())
+
+    def _cut(self, block: Tensor) -> list[LayerState | None]:
+        parts = block.split([shape.numel() for shape in self._shapes])
+        shaped = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return [LayerState(conv, ssm) for conv, ssm in zip(shaped[::2], shaped[1::2], strict=True)]
+
+
+class _Graph:
+    """Pieces of up to some number of tokens."""
+
+    def __init__(self, backbone: FusedMamba, tokens: int, capture: Capture, states: _States) -> None:
+        self.tokens, self.places = tokens, max(_PLACES_MIN, tokens // _TOKENS_PER_PLACE)
+        device = backbone.embedding.weight.device
+        self._ids = torch.zeros(tokens, dtype=torch.int64, device=device)
+        self._places = torch.zeros(self.places, dtype=torch.int64, device=device)
+        self._limit = torch.full((1,), tokens, dtype=torch.int32, device=device)
+        self._packing = replace(pack([tokens], backbone.scanning, device), limit=self._limit)
+        self._graph, self._found = capture(lambda: self._pass(backbone, states))
+
+    def run(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Read a piece: hidden states ``(n, d)``, in memory of their own."""
+        self._ids[: len(tokens)].copy_(tokens)
+        self._places[: len(places)].copy_(places)
+        self._limit.fill_(len(tokens))
+        self._graph.replay()
+        return self._found[: len(places)].clone()
+
+    def _pass(self, backbone: FusedMamba, states: _States) -> Tensor:
+        layers = states.layers()
+        hidden = backbone.read(self._ids, self._packing, layers, self._places)
+        states.store(layers)
+        return hidden
