@@ -13,7 +13,7 @@ from torch import Tensor
 from encoder.kernels.fused.cuts import SEGMENT_TOKENS_MIN, Scanning, cut_at_starts, falling
 
 _SMALLEST = 16
-_FEW_TOKENS = 512  # read in one segment
+ONE_SEGMENT_TOKENS = 512  # read in one segment
 _MIDDLING_TOKENS = 8192  # up to so many it costs nothing to speak of to read what is left of a budget
 # Who finds states at less than this cost scans a long text whole in the time that its kernels would take to launch.
 _CHEAP_STATE = 0.5
@@ -97,10 +97,10 @@ def sizes(tokens_max: int, *, doubling_until: int = _MIDDLING_TOKENS) -> Iterato
 def budgets(scanning: Scanning, tokens_max: int) -> Iterator[Budget]:
     """Give the budgets, up to one of ``tokens_max``."""
     for tokens in sizes(tokens_max):
-        if tokens <= _FEW_TOKENS:
+        if tokens <= ONE_SEGMENT_TOKENS:
             yield Budget(tokens, tokens // 4, 1, tokens)
         else:
             segments = min(scanning.segments_max, tokens // SEGMENT_TOKENS_MIN)
             whole = tokens <= _MIDDLING_TOKENS and scanning.state_cost <= _CHEAP_STATE
-            text_tokens_max = tokens if whole else max(_FEW_TOKENS, tokens // segments)
+            text_tokens_max = tokens if whole else max(ONE_SEGMENT_TOKENS, tokens // segments)
             yield Budget(tokens, tokens // 16, segments, text_tokens_max)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoder.kernels.fused.backbone import FusedMamba
-from encoder.kernels.fused.budgets import Budget, budgets
+from encoder.kernels.fused.budgets import ONE_SEGMENT_TOKENS, Budget, budgets
 from encoder.kernels.fused.capturing import Capture
 from encoder.kernels.fused.cuts import FusedPacking
 from encoder.model import EncoderModel
@@ -35,7 +35,7 @@ class PackGraphs:
         self._graphs = [_Graph(model, backbone, budget, capture, staging) for budget in largest_first][::-1]
 
     def takes(self, lengths: Sequence[int]) -> bool:
-        """Say whether there is a graph for texts of these lengths."""
+        """Say whether there is a graph for texts of these lengths; a long one alone is read as a document's piece."""
         return self._graph_for(lengths) is not None
 
     def embed(self, rows: Sequence[Tensor]) -> Tensor:
@@ -46,6 +46,8 @@ class PackGraphs:
         return graph.run(rows)
 
     def _graph_for(self, lengths: Sequence[int]) -> _Graph | None:
+        if len(lengths) == 1 and lengths[0] > ONE_SEGMENT_TOKENS:
+            return None
         sizes = sum(lengths), len(lengths), max(lengths)
         return next((graph for graph in self._graphs if graph.budget.takes(*sizes)), None)
 
