@@ -12,9 +12,9 @@ import numpy as np
 from mambasearch.v1 import encoder_pb2, encoder_pb2_grpc
 
 from encoder.client_calls import Connection, StreamEnd, milliseconds
-from encoder.client_document import SPAN_TOKENS, DocumentAnswer, changed_model, document_requests
+from encoder.client_document import DocumentAnswer, changed_model, document_requests
 from encoder.client_requests import REQUEST_TOKENS_MAX, split_texts, split_token_rows
-from encoder.document_slices import TokenIds, cut_document, shifted
+from encoder.document_slices import SLICE_TOKENS, TokenIds, cut_document, shifted
 from encoder.errors import EncoderUnavailable, FingerprintMismatch, InvalidInput
 from encoder.interface import Encoded, EncodedDocument, EncoderInfo
 from encoder.traced_channel import TracedChannel
@@ -105,7 +105,7 @@ class EncoderClient:
         """Encode a document of any length in one pass, as one call."""
         if state == b"":
             raise InvalidInput("state", "state is empty; give what an earlier call answered, or None to begin anew.")
-        spans = list(cut_document(token_ids, chunk_ends, SPAN_TOKENS))
+        spans = list(cut_document(token_ids, chunk_ends, SLICE_TOKENS))
         info = await self._info_of(self._passage_application)
 
         async def send(metadata: grpc.aio.Metadata, timeout_s: float) -> EncodedDocument:

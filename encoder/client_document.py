@@ -11,8 +11,6 @@ from encoder.document_slices import DocumentSlice
 from encoder.errors import EncoderUnavailable, FingerprintMismatch
 from encoder.interface import EncodedDocument, EncoderInfo
 
-# A quarter of what a span may hold: embeddings come back sooner, and the service has less to keep.
-SPAN_TOKENS = 16_384
 STATE_PART_BYTES = 1024 * 1024
 
 _Request = encoder_pb2.EncodeDocumentRequest

@@ -14,6 +14,9 @@ from encoder.errors import InvalidInput
 from encoder.interface import DocumentReading, EncodedDocument
 
 TOKEN_ID_MAX = 2**32 - 1
+# What is sent and read at once: embeddings come back soon, others get their turn, and a GPU is not kept waiting. With
+# the special tokens it is a little less than 16,384, for which the GPU has a graph.
+SLICE_TOKENS = 16_000
 # Ends cost a token each and their embeddings memory: a slice has this many at most, however short its chunks.
 SLICE_ENDS_MAX = 256
 

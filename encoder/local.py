@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.document_reader import DocumentReader
-from encoder.document_slices import TokenIds, encode_in_slices
+from encoder.document_slices import SLICE_TOKENS, TokenIds, encode_in_slices
 from encoder.interface import DocumentReading, Encoded, EncodedDocument, EncoderInfo, TokenRow
 from encoder.text_encoder import TextEncoder
 
-# Others get a turn of the thread between slices; shorter ones would keep a GPU waiting for us.
-_SLICE_TOKENS = 16_384
 # Tokenized in 0.3 ms: queries of this many characters in all do not leave the event loop waiting.
 _CHARACTERS_AT_ONCE = 4_096
 
@@ -130,7 +128,7 @@ class LocalEncoder:
     ) -> EncodedDocument:
         """Encode a document of any length in one pass."""
         return await encode_in_slices(
-            self.open_document, token_ids, chunk_ends, state=state, keep_state=keep_state, tokens_max=_SLICE_TOKENS
+            self.open_document, token_ids, chunk_ends, state=state, keep_state=keep_state, tokens_max=SLICE_TOKENS
         )
 
     async def open_document(self, *, state: bytes | None = None, keep_state: bool = False) -> DocumentReading:

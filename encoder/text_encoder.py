@@ -43,7 +43,8 @@ class TextEncoder:
     Texts become rows of tokens first (``query_rows``, ``passage_rows``, ``token_rows``), with everything checked, then
     embeddings (``embed_queries``, ``embed_passages``); ``encode_…`` does both. On a CPU one thread may embed queries
     while another embeds passages or reads documents; otherwise it is not safe for calls from several threads at once.
-    On a GPU the next batch may be launched while one is read: see ``launch``.
+    On a GPU, where all calls must be made on one stream, the next batch may be launched while one is read: see
+    ``launch``.
     """
 
     def __init__(

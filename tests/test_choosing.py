@@ -133,3 +133,12 @@ def test_calls_are_bounded_by_what_32_bits_can_count(size: str) -> None:
     if config.architecture == "mamba2":
         width += 2 * config.n_groups * config.d_state + config.n_heads
     assert 0 < fused.tokens_per_call_max(config) * width < 2**31
+
+
+@pytest.mark.parametrize(
+    ("d_model", "tokens"),
+    [(384, 131_072), (768, 131_072), (1024, 131_072), (1536, 32_768), (2048, 32_768), (2560, 16_384), (4096, 8192)],
+)
+def test_wider_models_read_fewer_tokens_at_once(d_model: int, tokens: int) -> None:
+    """A device has as much to do, and Codestral Mamba's 7B fits beside what it works in."""
+    assert choosing._tokens_fused(d_model) == tokens

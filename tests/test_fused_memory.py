@@ -1,5 +1,6 @@
 """The memory that passes of the fused kernels share."""
 
+import pytest
 import torch
 
 from encoder.kernels.fused.memory import Memory, Shapes
@@ -37,3 +38,11 @@ def test_what_needs_more_than_was_reserved_has_its_own() -> None:
     kept, large = memory.lend(shapes(10))["bytes"], memory.lend(shapes(10_000))["bytes"]
     assert len({tensor.untyped_storage().data_ptr() for tensor in (small, kept, large)}) == 3
     assert memory.lend(shapes(10))["bytes"].data_ptr() == kept.data_ptr()
+
+
+def test_it_is_reserved_once() -> None:
+    """What was lent may be written to by a CUDA graph for as long as there is one."""
+    memory = Memory(CPU)
+    memory.reserve(shapes(10))
+    with pytest.raises(RuntimeError, match="reserved before"):
+        memory.reserve(shapes(20))

@@ -23,9 +23,9 @@ from encoder.model import EncoderModel
 from encoder.model_config import ModelConfig
 
 _PIECE_TOKENS_CUDA = 8192
-# What keeps a large device busy, and a service reads at once. Of wider models fewer tokens do, and need much memory.
+# What keeps a large device busy. Of wider models fewer tokens do, and need much memory.
 _TOKENS_FUSED, _TOKENS_FUSED_MIN = 131_072, 8192
-# CUDA graphs of models so wide that launching takes no time beside computing are for short texts only.
+# CUDA graphs of models so wide that launching takes no time beside computing are for short texts only, not for pieces.
 _WIDE, _GRAPH_TOKENS_WIDE = 1024, 512
 _ATTENTION_TOKENS_CUDA = 131_072
 
@@ -112,10 +112,9 @@ def _prepare_on_gpu(
             # Of the mean, hidden states of all tokens are wanted.
             graphs = None
             if config.pooling != "mean":
-                graph_tokens = most if config.d_model <= _WIDE else _GRAPH_TOKENS_WIDE
-                capture = Capture(device)
-                graphs = PackGraphs(model, graph_tokens, capture)
-                backbone.pieces = PieceGraphs(backbone, graph_tokens, capture)
+                capture, wide = Capture(device), config.d_model > _WIDE
+                graphs = PackGraphs(model, _GRAPH_TOKENS_WIDE if wide else most, capture)
+                backbone.pieces = None if wide else PieceGraphs(backbone, most, capture)
             return Path(name, most, most, graphs), []
         reasons.append(f"fused kernels cannot: {reason}")
     if kernels in ("auto", "mamba_ssm"):

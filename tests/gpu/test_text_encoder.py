@@ -31,7 +31,7 @@ def test_passages(on_gpu: TextEncoder, on_cpu: TextEncoder) -> None:
 
 
 def test_a_document(on_gpu: TextEncoder, on_cpu: TextEncoder) -> None:
-    """Two pieces and a bit, and continued from its state."""
+    """On a CPU in many pieces; and continued from its state."""
     ids = np.random.default_rng(0).integers(1000, 30_000, 17_000)
     ends = np.append(np.arange(250, len(ids), 250), len(ids))
     results = {}

@@ -35,7 +35,7 @@ class Layer(Protocol[Space]):
     def workspace(self, tensors: Mapping[str, Tensor]) -> Space:
         """Make what a pass works in of tensors in these :meth:`shapes`."""
 
-    def enter(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: Space) -> None:
+    def begin_residual(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: Space) -> None:
         """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, normed in ``space``."""
 
     def fit(self, space: Space) -> None:
@@ -71,6 +71,7 @@ class FusedMamba(Mamba):
         nn.Module.__init__(self)
         self.config = backbone.config
         self.embedding = backbone.embedding
+        self.embedding.weight.data = self.embedding.weight.data.contiguous()  # as it is read, row by row
         self.norm_f = backbone.norm_f
         self.dtype = dtype
         # Rounding the residual to 16 bits, layer by layer, is little beside rounding factors to 8.
@@ -161,7 +162,7 @@ class FusedMamba(Mamba):
         with torch.cuda.device_of(tokens):
             tensors = self._memory.lend(self._shapes(len(tokens)))
             stream, space = tensors.pop(_RESIDUAL), layers[0].workspace(tensors)
-            layers[0].enter(self.embedding.weight, tokens, stream, space)
+            layers[0].begin_residual(self.embedding.weight, tokens, stream, space)
             for number, layer in enumerate(layers if places is None else layers[:-1]):
                 states[number] = layer(stream, space, packing, states[number])
                 if fit:

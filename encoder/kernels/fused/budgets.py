@@ -18,7 +18,7 @@ _MIDDLING_TOKENS = 8192  # up to so many it costs nothing to speak of to read wh
 # Who finds states at less than this cost scans a long text whole in the time that its kernels would take to launch.
 _CHEAP_STATE = 0.5
 _TIMES_TOKENS_MAX = 1.5  # that a larger budget may have of what is read: reading the rest is no longer cheap
-_STEPS = 4  # of larger budgets from one power of two to the next: at most a sixth is left
+_STEPS = 4  # of larger budgets from one power of two to the next: at most a fifth is left
 
 _Numbers = TypeVar("_Numbers", NDArray[np.int32], Tensor)
 

@@ -23,10 +23,11 @@ class Capture:
     def __call__(self, work: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Capture what ``work`` has the device do; what it returns is there after each replay, until the next graph's.
 
-        It is called some times before.
+        It is called ``_WARM_UPS`` times before that.
         """
         here = torch.cuda.current_stream(self._device)
-        with torch.inference_mode(), torch.cuda.device(self._device):
+        # The last of them takes a capture that fails back to where it came from.
+        with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(here):
             self._stream.wait_stream(here)
             with torch.cuda.stream(self._stream):
                 for _ in range(_WARM_UPS):

@@ -66,12 +66,14 @@ def convolve(
     return after
 
 
-def enter(embedding: Tensor, ids: Tensor, stream: Tensor, normed: Tensor, *, eps: float, spread: float) -> None:
+def begin_residual(
+    embedding: Tensor, ids: Tensor, stream: Tensor, normed: Tensor, *, eps: float, spread: float
+) -> None:
     """Fill the residual ``stream (l, d)`` with rows of ``embedding (v, d)``, and ``normed`` with it, normed."""
     length, width = stream.shape
     block = triton.next_power_of_2(width)
     read = max(1, ROW_VALUES // block)
-    residual.enter[(-(-length // read),)](
+    residual.begin_residual[(-(-length // read),)](
         *(embedding, ids, stream, normed, length),
         eps=eps,
         spread=spread,

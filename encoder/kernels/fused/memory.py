@@ -1,4 +1,4 @@
-"""The memory that forward passes work in, taken once: as much as the largest of them needs. Knows no Triton."""
+"""The memory that forward passes work in, taken once, for as many tokens as most of them have. Knows no Triton."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
-_ALIGNMENT = 1024  # bytes: what a GPU copies tile by tile begins at a multiple of this at most
+_ALIGNMENT = 512  # bytes, as of what CUDA gives: what a GPU copies tile by tile begins at a multiple of less
 
 
 class Memory:
@@ -20,7 +20,9 @@ class Memory:
         self._block = torch.empty(0, dtype=torch.uint8, device=device)
 
     def reserve(self, shapes: Shapes) -> None:
-        """Take as much as tensors of these shapes need; what was lent before is not lent again."""
+        """Take as much as tensors of these shapes need; only once, as CUDA graphs go on using what they were lent."""
+        if len(self._block):
+            raise RuntimeError("memory was reserved before")
         self._block = self._block.new_empty(_bytes_of(shapes))
 
     def lend(self, shapes: Shapes) -> dict[str, Tensor]:

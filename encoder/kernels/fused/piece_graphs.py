@@ -18,8 +18,10 @@ from encoder.kernels.fused.capturing import Capture
 from encoder.kernels.fused.cuts import pack
 from encoder.mixers import LayerState
 
-_DOUBLING_UNTIL = 1024  # tokens; from there on a piece is filled up by a fifth at most
+_DOUBLING_UNTIL = 1024  # tokens; of what is read from there on, a fifth at most fills up
 _TOKENS_PER_PLACE, _PLACES_MIN = 16, 4
+# What a device reads longer than a host takes to launch its kernels, is launched one by one if much had to fill it up.
+_LAUNCHED_MEANWHILE, _TIMES_TOKENS_MAX = 32_768, 1.06
 
 
 class PieceGraphs:
@@ -29,7 +31,7 @@ class PieceGraphs:
         """Capture graphs of ``backbone``, for pieces of up to ``tokens_max``."""
         self._states = states = _States(backbone)
         largest_first = list(sizes(tokens_max, doubling_until=_DOUBLING_UNTIL))[::-1]
-        self._graphs = [_Graph(backbone, tokens, capture, states) for tokens in largest_first][::-1]
+        self._graphs = [_PieceGraph(backbone, tokens, capture, states) for tokens in largest_first][::-1]
 
     def takes(self, tokens: int, places: int) -> bool:
         """Say whether there is a graph for a piece of ``tokens`` whose hidden states are wanted at ``places``."""
@@ -43,13 +45,16 @@ class PieceGraphs:
         graph = self._graph_for(len(tokens), len(places))
         if graph is None:
             raise ValueError(f"there is no graph for {len(tokens)} tokens and {len(places)} places")
-        self._states.load(states)
+        self._states.begin_from(states)
         found = graph.run(tokens, places)
         states[:] = self._states.copies()
         return found
 
-    def _graph_for(self, tokens: int, places: int) -> _Graph | None:
-        return next((graph for graph in self._graphs if tokens <= graph.tokens and places <= graph.places), None)
+    def _graph_for(self, tokens: int, places: int) -> _PieceGraph | None:
+        graph = next((graph for graph in self._graphs if tokens <= graph.tokens), None)
+        if graph is None or places > graph.places:
+            return None
+        return graph if graph.tokens <= max(_LAUNCHED_MEANWHILE, _TIMES_TOKENS_MAX * tokens) else None
 
 
 class _States:
@@ -62,20 +67,21 @@ class _States:
             backbone.hidden_on(token, states, backbone.dtype, token[0])
         parts = [part for state in states if state is not None for part in state]
         self._shapes = [part.shape for part in parts]
-        self._block = torch.zeros(sum(part.numel() for part in parts), device=token.device)
+        size = sum(part.numel() for part in parts)
+        self._block = torch.zeros(size, dtype=torch.float32, device=token.device)
 
     def layers(self) -> list[LayerState | None]:
         """Give every layer's state as it stands there."""
         return self._cut(self._block)
 
-    def load(self, states: Sequence[LayerState | None]) -> None:
-        """Put states there; nothing is zeros."""
+    def begin_from(self, states: Sequence[LayerState | None]) -> None:
+        """Put states there that a document has, all zeros where none of it was read."""
         if states[0] is None:
             self._block.zero_()
         else:
-            self.store(states)
+            self.put(states)
 
-    def store(self, states: Sequence[LayerState | None]) -> None:
+    def put(self, states: Sequence[LayerState | None]) -> None:
         """Put states there that a pass gave."""
         parts = [part for state in states if state is not None for part in state]
         torch._foreach_copy_([part for state in self.layers() if state is not None for part in state], parts)
@@ -90,7 +96,7 @@ class _States:
         return [LayerState(conv, ssm) for conv, ssm in zip(shaped[::2], shaped[1::2], strict=True)]
 
 
-class _Graph:
+class _PieceGraph:
     """Pieces of up to some number of tokens."""
 
     def __init__(self, backbone: FusedMamba, tokens: int, capture: Capture, states: _States) -> None:
@@ -105,6 +111,7 @@ class _Graph:
     def run(self, tokens: Tensor, places: Tensor) -> Tensor:
         """Read a piece: hidden states ``(n, d)``, in memory of their own."""
         self._ids[: len(tokens)].copy_(tokens)
+        self._ids[len(tokens) :].zero_()  # not what a piece before has left, of which not all might be finite
         self._places[: len(places)].copy_(places)
         self._limit.fill_(len(tokens))
         self._graph.replay()
@@ -113,5 +120,5 @@ class _Graph:
     def _pass(self, backbone: FusedMamba, states: _States) -> Tensor:
         layers = states.layers()
         hidden = backbone.read(self._ids, self._packing, layers, self._places)
-        states.store(layers)
+        states.put(layers)
         return hidden

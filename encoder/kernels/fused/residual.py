@@ -11,7 +11,7 @@ import triton.language as tl
 
 
 @triton.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["ids"])
-def enter(
+def begin_residual(
     embedding: tl.tensor,  # (v, d)
     ids: tl.tensor,  # (l)
     residual: tl.tensor,  # out (l, d)

@@ -113,10 +113,10 @@ class SelectiveLayer(nn.Module):
         space.numbers[len(space.normed) :] = 0.0
         return space
 
-    def enter(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: SelectiveWorkspace) -> None:
+    def begin_residual(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: SelectiveWorkspace) -> None:
         """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, and norm it."""
         eps, spread = self.config.norm_eps, self.in_proj.spread
-        launches.enter(embedding, tokens, stream, space.normed, eps=eps, spread=spread)
+        launches.begin_residual(embedding, tokens, stream, space.normed, eps=eps, spread=spread)
 
     def forward(
         self, stream: Tensor, space: SelectiveWorkspace, packing: FusedPacking, state: LayerState | None
@@ -173,9 +173,6 @@ class SelectiveLayer(nn.Module):
         )
         self.x_proj(space.convolved, out=space.selected)
         self.dt_proj(space.selected[:, :rank], out=space.steps)
-        if packing.limit is not None:
-            behind = torch.arange(packing.length, device=space.steps.device) >= packing.limit
-            space.steps.masked_fill_(behind[:, None], selective_scan.NO_STEP.value)
         space.numbers[: packing.length].copy_(space.selected[:, rank : rank + size])
         sizes = {"e": self.config.d_inner, "n": self.config.d_state, "block": self.block}
         few = packing.segments * self.scanning.programs <= _FEW_PROGRAMS or self.config.d_state > _PLACES_OF_TWO_MAX
@@ -186,8 +183,8 @@ class SelectiveLayer(nn.Module):
         last = torch.empty_like(self.rates)
         selective_scan.selective_scan[(packing.segments * self.scanning.programs,)](
             *(space.convolved, space.steps, space.numbers.view(torch.int64), gates),
-            *(self.rates, self.dt_bias, self.skip, packing.marks, packing.bounds, packing.order, before),
-            *(space.y, last, packing.segments),
+            *(self.rates, self.dt_bias, self.skip, packing.marks, packing.bounds, packing.order, packing.limit),
+            *(before, space.y, last, packing.segments),
             gates_token=projected.stride(0),
             **sizes,
         )
@@ -207,7 +204,7 @@ class SelectiveLayer(nn.Module):
         times, before = self.rates.new_empty(packing.segments, e), torch.empty_like(added)
         selective_scan.segment_states[(packing.segments * self.scanning.programs,)](
             *(space.convolved, space.steps, space.numbers.view(torch.int64), self.rates, self.dt_bias),
-            *(packing.marks, packing.bounds, carried, packing.order, added, times),
+            *(packing.marks, packing.bounds, carried, packing.order, packing.limit, added, times),
             **sizes,
         )
         carrying.carry_states[e, 1](

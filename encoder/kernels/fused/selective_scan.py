@@ -20,7 +20,7 @@ from encoder.kernels.fused.elementary import exp2, silu, softplus
 
 ROWS_MORE = 8  # of ``numbers``, that are read where a row has ended: more than ``read``
 _LONG = tl.constexpr(1e30)  # a time after which nothing is left of any state
-NO_STEP = tl.constexpr(-1e4)  # of which softplus is zero, whatever the bias; within float16
+_NO_STEP = tl.constexpr(-1e4)  # of which softplus is zero, whatever the bias; within float16
 
 
 @triton.jit
@@ -117,6 +117,7 @@ def selective_scan(
     marks: tl.tensor,  # (l) or None
     bounds: tl.tensor,  # (s + 1)
     order: tl.tensor,  # (s): segments, as they are read
+    limit: tl.tensor,  # (1) tokens that are read, or None, and all are: time steps behind are zero
     before: tl.tensor,  # (s, e, n) or None
     y: tl.tensor,  # out (l, e)
     last: tl.tensor,  # out (e, n)
@@ -133,6 +134,9 @@ def selective_scan(
     channel = column * block + tl.arange(0, block)
     own = channel < e
     first, end = tl.load(bounds + segment), tl.load(bounds + segment + 1)
+    counted = end
+    if limit is not None:
+        counted = tl.minimum(end, tl.load(limit))
     rate = load_places(rates + channel * n, own, n)
     bias = tl.load(dt_bias + channel, mask=own, other=0.0)
     skipped = tl.load(skip + channel, mask=own, other=0.0)
@@ -152,13 +156,13 @@ def selective_scan(
         gates += start * gates_token + channel
         z = load_tokens(gates, gates_token, first, end, own, 0.0, read)
     x = load_tokens(values, e, first, end, own, 0.0, read)
-    raw = load_tokens(raw_steps, e, first, end, own, NO_STEP, read)
+    raw = load_tokens(raw_steps, e, first, counted, own, _NO_STEP, read)
     mixed = load_numbers(numbers, 2 * n)
     for token in range(first, end, read):
         values += read * e
         raw_steps += read * e
         x_next = load_tokens(values, e, token + read, end, own, 0.0, read)
-        raw_next = load_tokens(raw_steps, e, token + read, end, own, NO_STEP, read)
+        raw_next = load_tokens(raw_steps, e, token + read, counted, own, _NO_STEP, read)
         z_next: tl.tuple = ()
         if gates is not None:
             gates += read * gates_token
@@ -194,6 +198,7 @@ def segment_states(
     bounds: tl.tensor,  # (s + 1)
     carried: tl.tensor,  # (s + 1): 1 where a segment reads on within a sequence
     order: tl.tensor,  # (s): segments, as they are read
+    limit: tl.tensor,  # (1) tokens that are read, or None, and all are: time steps behind are zero
     added: tl.tensor,  # out (s, e, n)
     times: tl.tensor,  # out (s, e)
     e: tl.constexpr,
@@ -209,6 +214,9 @@ def segment_states(
     channel = column * block + tl.arange(0, block)
     own = channel < e
     first, end = tl.load(bounds + segment), tl.load(bounds + segment + 1)
+    counted = end
+    if limit is not None:
+        counted = tl.minimum(end, tl.load(limit))
     rate = load_places(rates + channel * n, own, n)
     bias = tl.load(dt_bias + channel, mask=own, other=0.0)
     state = no_state(block, n)
@@ -221,13 +229,13 @@ def segment_states(
     raw_steps += start * e + channel
     numbers += start * n
     x = load_tokens(values, e, first, end, own, 0.0, read)
-    raw = load_tokens(raw_steps, e, first, end, own, NO_STEP, read)
+    raw = load_tokens(raw_steps, e, first, counted, own, _NO_STEP, read)
     mixed = load_numbers(numbers, n)
     for token in range(first, end, read):
         values += read * e
         raw_steps += read * e
         x_next = load_tokens(values, e, token + read, end, own, 0.0, read)
-        raw_next = load_tokens(raw_steps, e, token + read, end, own, NO_STEP, read)
+        raw_next = load_tokens(raw_steps, e, token + read, counted, own, _NO_STEP, read)
         for ahead in tl.static_range(read):
             mixed_next = load_numbers(numbers + (ahead + 1) * n, n)
             step = softplus(raw[ahead].to(tl.float32) + bias)
