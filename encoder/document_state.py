@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from encoder.errors import FingerprintMismatch, InvalidInput
-from encoder.mixers import LayerState
+from encoder.mixers import LayerState, state_shapes
 from encoder.model_config import ModelConfig
 
 _FORMAT = "mamba-search-state/1"
@@ -63,14 +63,6 @@ def unpack_state(
                 raise InvalidInput("state", f"state: {number}.{part} is missing, not {shape} or not finite.")
         states.append(LayerState(layer.conv.to(device), layer.ssm.to(device)))
     return states
-
-
-def state_shapes(config: ModelConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Give the shapes of one layer's state, ``conv`` and ``ssm``, for one document."""
-    if config.architecture == "mamba1":
-        return (1, config.d_conv - 1, config.d_inner), (1, config.d_inner, config.d_state)
-    width = config.d_inner + (2 * config.n_groups * config.d_state if config.selective else 0)
-    return (1, config.d_conv - 1, width), (1, config.n_heads, config.d_inner // config.n_heads, config.d_state)
 
 
 def state_bytes(config: ModelConfig) -> int:

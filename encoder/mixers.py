@@ -31,6 +31,14 @@ class LayerState(NamedTuple):
     ssm: Tensor  # (b, h, p, n), or (b, e, n) in Mamba-1; float32
 
 
+def state_shapes(config: ModelConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Give the shapes of one layer's state, ``conv`` and ``ssm``, for one document."""
+    if config.architecture == "mamba1":
+        return (1, config.d_conv - 1, config.d_inner), (1, config.d_inner, config.d_state)
+    width = config.d_inner + (2 * config.n_groups * config.d_state if config.selective else 0)
+    return (1, config.d_conv - 1, width), (1, config.n_heads, config.d_inner // config.n_heads, config.d_state)
+
+
 class RMSNorm(nn.Module):
     """Root mean square norm over the last dimension, in float32, optionally over groups and gated.
 

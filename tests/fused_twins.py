@@ -9,6 +9,7 @@ import torch
 
 from encoder.mamba import Mamba
 from encoder.mixers import LayerState
+from encoder.model_config import ModelConfig
 
 triton = pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -19,6 +20,18 @@ NEEDS_TRITON = pytest.mark.skipif(
 from encoder.kernels.fused.backbone import FusedMamba  # noqa: E402 - it needs Triton
 from encoder.kernels.fused.cuts import pack  # noqa: E402
 
+_COMMON = {"name": "small", "vocabulary_size": 50, "n_layers": 2, "pooling": "last"}
+MAMBA2 = {
+    "one group": ModelConfig(architecture="mamba2", d_model=32, d_state=16, head_dim=16, **_COMMON),
+    "two groups": ModelConfig(architecture="mamba2", d_model=48, d_state=32, head_dim=16, n_groups=2, **_COMMON),
+    "three taps": ModelConfig(architecture="mamba2", d_model=32, d_state=16, head_dim=32, d_conv=3, **_COMMON),
+}
+MAMBA1 = {
+    "one block": ModelConfig(architecture="mamba1", d_model=16, d_state=8, **_COMMON),
+    "a block not full, three taps": ModelConfig(
+        architecture="mamba1", d_model=48, d_state=4, expand=3, dt_rank=5, d_conv=3, **_COMMON
+    ),
+}
 _RESERVED = 100  # tokens: some passes share memory, and others have their own
 
 
@@ -64,7 +77,7 @@ def same_in_pieces(backbone: Mamba, at: Sequence[int], cuts_at: Sequence[int], *
         inside = places[(places >= start) & (places < end)] - start
         found.append(twin.hidden_on(tokens[:, start:end], found_states, torch.float32, inside))
     close(torch.cat(found), expected)
-    _close_states(found_states, states)
+    close_states(found_states, states)
 
 
 def same_when_filled_up(backbone: Mamba, *, read: int, length: int, first: int) -> None:
@@ -78,10 +91,11 @@ def same_when_filled_up(backbone: Mamba, *, read: int, length: int, first: int) 
     limit = torch.tensor([read], dtype=torch.int32, device=DEVICE)
     packing = replace(pack([length], twin.scanning, tokens.device), limit=limit)
     close(twin.read(tokens[0, first:], packing, found_states, places), expected)
-    _close_states(found_states, states)
+    close_states(found_states, states)
 
 
-def _close_states(found: Sequence[LayerState | None], expected: Sequence[LayerState | None]) -> None:
+def close_states(found: Sequence[LayerState | None], expected: Sequence[LayerState | None]) -> None:
+    """Both are the states of all layers, alike."""
     for found_state, state in zip(found, expected, strict=True):
         assert state is not None
         assert found_state is not None

@@ -10,9 +10,9 @@ import torch
 from encoder.kernels.fused import cuts
 from encoder.kernels.fused.budgets import Budget
 from encoder.mamba import Mamba
-from encoder.model_config import ModelConfig
 from tests.fused_twins import (
     DEVICE,
+    MAMBA2,
     NEEDS_TRITON,
     close,
     fused,
@@ -26,16 +26,10 @@ from tests.random_weights import lively
 
 pytestmark = NEEDS_TRITON
 
-_SMALL = {"name": "small", "architecture": "mamba2", "vocabulary_size": 50, "n_layers": 2, "pooling": "last"}
-CONFIGS = {
-    "one group": ModelConfig(d_model=32, d_state=16, head_dim=16, **_SMALL),
-    "two groups": ModelConfig(d_model=48, d_state=32, head_dim=16, n_groups=2, **_SMALL),
-    "three taps": ModelConfig(d_model=32, d_state=16, head_dim=32, d_conv=3, **_SMALL),
-}
 LENGTHS = (1, 2, 70, 1, 30, 3, 16, 150, 5)
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=MAMBA2.values(), ids=MAMBA2.keys())
 def backbone(request: pytest.FixtureRequest) -> Mamba:
     return lively(request.param).to(DEVICE)
 

@@ -11,9 +11,9 @@ import torch
 
 from encoder.kernels.fused import cuts
 from encoder.mamba import Mamba
-from encoder.model_config import ModelConfig
 from tests.fused_twins import (
     DEVICE,
+    MAMBA1,
     NEEDS_TRITON,
     close,
     fused,
@@ -32,15 +32,10 @@ from encoder.kernels.fused.elementary import softplus  # noqa: E402
 
 pytestmark = NEEDS_TRITON
 
-_SMALL = {"name": "small", "architecture": "mamba1", "vocabulary_size": 50, "n_layers": 2, "pooling": "last"}
-CONFIGS = {
-    "one block": ModelConfig(d_model=16, d_state=8, **_SMALL),
-    "a block not full, three taps": ModelConfig(d_model=48, d_state=4, expand=3, dt_rank=5, d_conv=3, **_SMALL),
-}
 LENGTHS = (1, 2, 35, 1, 14, 3, 25, 4)
 
 
-@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.fixture(params=MAMBA1.values(), ids=MAMBA1.keys())
 def backbone(request: pytest.FixtureRequest) -> Mamba:
     return lively(request.param).to(DEVICE)
 

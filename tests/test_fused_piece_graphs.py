@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from encoder.mamba import Mamba
-from encoder.model_config import ModelConfig
-from tests.fused_twins import DEVICE, NEEDS_TRITON, close, fused, nothing, some_tokens
+from tests.fused_twins import DEVICE, MAMBA1, MAMBA2, NEEDS_TRITON, close, close_states, fused, nothing, some_tokens
 from tests.random_weights import lively
 
 pytestmark = NEEDS_TRITON
@@ -16,22 +15,7 @@ pytestmark = NEEDS_TRITON
 from encoder.kernels.fused.capturing import Capture  # noqa: E402
 from encoder.kernels.fused.piece_graphs import PieceGraphs  # noqa: E402 - it needs Triton
 
-CONFIGS = {
-    "mamba2": ModelConfig(
-        name="small",
-        architecture="mamba2",
-        vocabulary_size=50,
-        d_model=48,
-        n_layers=2,
-        d_state=16,
-        head_dim=16,
-        n_groups=2,
-        pooling="last",
-    ),
-    "mamba1": ModelConfig(
-        name="small", architecture="mamba1", vocabulary_size=50, d_model=16, n_layers=2, d_state=8, pooling="last"
-    ),
-}
+CONFIGS = {"mamba2": MAMBA2["two groups"], "mamba1": MAMBA1["one block"]}
 
 
 class _Again:
@@ -79,11 +63,7 @@ def test_documents_in_turn(backbone: Mamba) -> None:
             close(hidden, backbone.hidden_on(piece, own, torch.float32, places))
         start += length
     for states, own in zip(found, expected, strict=True):
-        for state, theirs in zip(states, own, strict=True):
-            assert state is not None
-            assert theirs is not None
-            close(state.conv, theirs.conv)
-            close(state.ssm, theirs.ssm)
+        close_states(states, own)
 
 
 @torch.inference_mode()

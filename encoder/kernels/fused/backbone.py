@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoder.kernels.fused import launches
 from encoder.kernels.fused.cuts import FusedPacking, Scanning, pack
 from encoder.kernels.fused.layer import FusedLayer
 from encoder.kernels.fused.memory import Memory, Shapes
+from encoder.kernels.fused.products import Product
 from encoder.kernels.fused.selective_layer import SelectiveLayer
 from encoder.mamba import Block, Mamba
 from encoder.mixers import LayerState
@@ -25,18 +27,16 @@ class Layer(Protocol[Space]):
     """What a layer of either kind is: one that all layers' work in one space, made once a pass."""
 
     scanning: Scanning
+    in_proj: Product
 
     def warm_up_rows(self) -> list[list[int]]:
         """Give the lengths of sequences, row by row, that have all kernels compiled."""
 
     def shapes(self, length: int) -> Shapes:
-        """Say what memory a pass over ``length`` tokens works in, for all layers."""
+        """Say what memory a pass over ``length`` tokens works in, for all layers; ``normed`` is what in_proj reads."""
 
     def workspace(self, tensors: Mapping[str, Tensor]) -> Space:
         """Make what a pass works in of tensors in these :meth:`shapes`."""
-
-    def begin_residual(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: Space) -> None:
-        """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, normed in ``space``."""
 
     def fit(self, space: Space) -> None:
         """Choose scales by what the layer has just read."""
@@ -162,7 +162,11 @@ class FusedMamba(Mamba):
         with torch.cuda.device_of(tokens):
             tensors = self._memory.lend(self._shapes(len(tokens)))
             stream, space = tensors.pop(_RESIDUAL), layers[0].workspace(tensors)
-            layers[0].begin_residual(self.embedding.weight, tokens, stream, space)
+            launches.begin_residual(
+                *(self.embedding.weight, tokens, stream, tensors["normed"]),
+                eps=self.config.norm_eps,
+                spread=layers[0].in_proj.spread,
+            )
             for number, layer in enumerate(layers if places is None else layers[:-1]):
                 states[number] = layer(stream, space, packing, states[number])
                 if fit:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from encoder.kernels.fused.elementary import silu, softplus
+from encoder.kernels.fused.elementary import read_until, silu, softplus
 
 TAPS = 4  # of the kernel as it is given: fewer stand after zeros
 
@@ -86,15 +86,6 @@ def convolve(
     elif steps is not None:
         start, end = tile * run * runs, read_until(limit, length)
         store_steps(steps, projected + f, projected_token, dt_bias, start, length, end, h, run * runs, block_h)
-
-
-@triton.jit
-def read_until(limit: tl.tensor, length: tl.tensor) -> tl.tensor:
-    """Say how many tokens are read."""
-    end = length
-    if limit is not None:
-        end = tl.load(limit)
-    return end
 
 
 @triton.jit

@@ -1,6 +1,6 @@
-"""Elementary functions for Triton kernels, as few instructions as the device has for them.
+"""What several Triton kernels have in common; elementary functions in as few instructions as the device has for them.
 
-They are of the device's approximate kind, good to 11 bits or more, and meant for what is next rounded to the 8 of a
+These are of the device's approximate kind, good to 11 bits or more, and meant for what is next rounded to the 8 of a
 bfloat16.
 Triton's interpreter knows no instructions, and computes them as they are written.
 """
@@ -46,3 +46,11 @@ def log(x: tl.tensor) -> tl.tensor:
         return tl.log(x)
     power = tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
     return power * 0.6931471805599453
+
+
+@triton.jit
+def read_until(limit: tl.tensor, end: tl.tensor) -> tl.tensor:
+    """Say where tokens end that states know: at ``limit (1)``, unless that is None or ``end`` is before it."""
+    if limit is not None:
+        end = tl.minimum(end, tl.load(limit))
+    return end

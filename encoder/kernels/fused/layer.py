@@ -82,10 +82,6 @@ class FusedLayer(nn.Module):
         """Make what a pass works in of tensors in these :meth:`shapes`."""
         return Workspace.of(self.config, tensors)
 
-    def begin_residual(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: Workspace) -> None:
-        """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, and norm it."""
-        launches.begin_residual(embedding, tokens, stream, space.normed, eps=self.eps, spread=self.in_proj.spread)
-
     def forward(self, stream: Tensor, space: Workspace, packing: FusedPacking, state: LayerState | None) -> LayerState:
         """Add the layer to the residual ``(l, d)``, reading on from ``state``; give that after the row.
 

@@ -16,7 +16,8 @@ from encoder.kernels.fused.backbone import FusedMamba
 from encoder.kernels.fused.budgets import sizes
 from encoder.kernels.fused.capturing import Capture
 from encoder.kernels.fused.cuts import pack
-from encoder.mixers import LayerState
+from encoder.mixers import LayerState, state_shapes
+from encoder.model_config import ModelConfig
 
 _DOUBLING_UNTIL = 1024  # tokens; of what is read from there on, a fifth at most fills up
 _TOKENS_PER_PLACE, _PLACES_MIN = 16, 4
@@ -29,7 +30,7 @@ class PieceGraphs:
 
     def __init__(self, backbone: FusedMamba, tokens_max: int, capture: Capture) -> None:
         """Capture graphs of ``backbone``, for pieces of up to ``tokens_max``."""
-        self._states = states = _States(backbone)
+        self._states = states = _States(backbone.config, backbone.embedding.weight.device)
         largest_first = list(sizes(tokens_max, doubling_until=_DOUBLING_UNTIL))[::-1]
         self._graphs = [_PieceGraph(backbone, tokens, capture, states) for tokens in largest_first][::-1]
 
@@ -60,19 +61,10 @@ class PieceGraphs:
 class _States:
     """Where all layers stand, in one block of memory, so that it is copied at once."""
 
-    def __init__(self, backbone: FusedMamba) -> None:
-        states: list[LayerState | None] = [None] * len(backbone.layers)
-        token = torch.zeros(1, 1, dtype=torch.int64, device=backbone.embedding.weight.device)
-        with torch.inference_mode():
-            backbone.hidden_on(token, states, backbone.dtype, token[0])
-        parts = [part for state in states if state is not None for part in state]
-        self._shapes = [part.shape for part in parts]
-        size = sum(part.numel() for part in parts)
-        self._block = torch.zeros(size, dtype=torch.float32, device=token.device)
-
-    def layers(self) -> list[LayerState | None]:
-        """Give every layer's state as it stands there."""
-        return self._cut(self._block)
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        self._shapes = [torch.Size(shape) for shape in state_shapes(config)] * config.n_layers
+        self._block = torch.zeros(sum(shape.numel() for shape in self._shapes), dtype=torch.float32, device=device)
+        self.layers = self._cut(self._block)  # every layer's state as it stands there
 
     def begin_from(self, states: Sequence[LayerState | None]) -> None:
         """Put states there that a document has, all zeros where none of it was read."""
@@ -83,17 +75,20 @@ class _States:
 
     def put(self, states: Sequence[LayerState | None]) -> None:
         """Put states there that a pass gave."""
-        parts = [part for state in states if state is not None for part in state]
-        torch._foreach_copy_([part for state in self.layers() if state is not None for part in state], parts)
+        torch._foreach_copy_(_parts(self.layers), _parts(states))
 
-    def copies(self) -> list[LayerState | None]:
+    def copies(self) -> list[LayerState]:
         """Give every layer's state, in memory of its own."""
         return self._cut(self._block.clone())
 
-    def _cut(self, block: Tensor) -> list[LayerState | None]:
+    def _cut(self, block: Tensor) -> list[LayerState]:
         parts = block.split([shape.numel() for shape in self._shapes])
         shaped = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
         return [LayerState(conv, ssm) for conv, ssm in zip(shaped[::2], shaped[1::2], strict=True)]
+
+
+def _parts(states: Sequence[LayerState | None]) -> list[Tensor]:
+    return [part for state in states if state is not None for part in state]
 
 
 class _PieceGraph:
@@ -118,7 +113,7 @@ class _PieceGraph:
         return self._found[: len(places)].clone()
 
     def _pass(self, backbone: FusedMamba, states: _States) -> Tensor:
-        layers = states.layers()
+        layers: list[LayerState | None] = [*states.layers]
         hidden = backbone.read(self._ids, self._packing, layers, self._places)
         states.put(layers)
         return hidden

@@ -30,9 +30,7 @@ def begin_residual(
     number = tl.load(ids + token, mask=token < length, other=0).to(tl.int64)
     value = tl.load(embedding + number[:, None] * d + channel[None, :], mask=inside, other=0.0).to(tl.float32)
     places = token.to(tl.int64)[:, None] * d + channel[None, :]
-    tl.store(residual + places, value.to(residual.dtype.element_ty), mask=inside)
-    value *= (tl.rsqrt(tl.sum(value * value, 1) / d + eps) * spread)[:, None]
-    tl.store(normed + places, value.to(normed.dtype.element_ty), mask=inside)
+    store_normed(value, residual, normed, places, inside, eps, spread, d)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -64,6 +62,21 @@ def add_to_residual(
         parts = tl.load(squares + head.to(tl.int64)[:, None] * length + token[None, :], mask=own, other=0.0)
         added *= tl.rsqrt(tl.sum(parts, 0) / inner + inner_eps)[:, None]
     value = tl.load(residual + places, mask=inside, other=0.0).to(tl.float32) + added
+    store_normed(value, residual, normed, places, inside, eps, spread, d)
+
+
+@triton.jit
+def store_normed(
+    value: tl.tensor,  # float32, rows of the residual
+    residual: tl.tensor,  # out
+    normed: tl.tensor,  # out
+    places: tl.tensor,
+    inside: tl.tensor,
+    eps: tl.constexpr,
+    spread: tl.constexpr,  # what the normed rows are multiplied by
+    d: tl.constexpr,
+) -> None:
+    """Store rows of the residual, as they are and normed for the next layer."""
     tl.store(residual + places, value.to(residual.dtype.element_ty), mask=inside)
     value *= (tl.rsqrt(tl.sum(value * value, 1) / d + eps) * spread)[:, None]
     tl.store(normed + places, value.to(normed.dtype.element_ty), mask=inside)

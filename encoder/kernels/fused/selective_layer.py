@@ -113,11 +113,6 @@ class SelectiveLayer(nn.Module):
         space.numbers[len(space.normed) :] = 0.0
         return space
 
-    def begin_residual(self, embedding: Tensor, tokens: Tensor, stream: Tensor, space: SelectiveWorkspace) -> None:
-        """Begin the residual ``(l, d)`` with the embeddings of ``tokens (l)``, and norm it."""
-        eps, spread = self.config.norm_eps, self.in_proj.spread
-        launches.begin_residual(embedding, tokens, stream, space.normed, eps=eps, spread=spread)
-
     def forward(
         self, stream: Tensor, space: SelectiveWorkspace, packing: FusedPacking, state: LayerState | None
     ) -> LayerState:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from encoder.kernels.fused.elementary import exp2, silu, softplus
+from encoder.kernels.fused.elementary import exp2, read_until, silu, softplus
 
 ROWS_MORE = 8  # of ``numbers``, that are read where a row has ended: more than ``read``
 _LONG = tl.constexpr(1e30)  # a time after which nothing is left of any state
@@ -134,9 +134,7 @@ def selective_scan(
     channel = column * block + tl.arange(0, block)
     own = channel < e
     first, end = tl.load(bounds + segment), tl.load(bounds + segment + 1)
-    counted = end
-    if limit is not None:
-        counted = tl.minimum(end, tl.load(limit))
+    counted = read_until(limit, end)
     rate = load_places(rates + channel * n, own, n)
     bias = tl.load(dt_bias + channel, mask=own, other=0.0)
     skipped = tl.load(skip + channel, mask=own, other=0.0)
@@ -214,9 +212,7 @@ def segment_states(
     channel = column * block + tl.arange(0, block)
     own = channel < e
     first, end = tl.load(bounds + segment), tl.load(bounds + segment + 1)
-    counted = end
-    if limit is not None:
-        counted = tl.minimum(end, tl.load(limit))
+    counted = read_until(limit, end)
     rate = load_places(rates + channel * n, own, n)
     bias = tl.load(dt_bias + channel, mask=own, other=0.0)
     state = no_state(block, n)
